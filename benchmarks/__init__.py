@@ -1,0 +1,1 @@
+"""Benchmarks, run by hand; none is part of the package."""

@@ -1,0 +1,1 @@
+"""Known-answer holes for the fill engines."""

@@ -1,0 +1,1 @@
+"""Real removals to look at."""

@@ -1,0 +1,155 @@
+"""Model cards: what an engine is, takes, costs and promises. Reads models/, looks cards up by task and name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
+from toolkit import library
+from toolkit.errors import ParameterError, RecipeError, UnknownNameError
+from toolkit.geometry import Limits, Price
+from toolkit.schema import Model, build, explain, read_yaml, shown
+
+Task = Literal["detect", "segment", "matte", "fill", "enhance"]
+TASKS: tuple[Task, ...] = ("detect", "segment", "matte", "fill", "enhance")
+
+
+class Parameter(Model):
+    """How one card narrows a parameter that a stage declares."""
+
+    default: float | int | str | bool | None = None
+    minimum: float | int | None = None
+    maximum: float | int | None = None
+
+    def checked(self, name: str, value: Any, card: str) -> Any:
+        """`value`, or the default for None.
+
+        Raises:
+            ParameterError: when it lies outside the card's range; it is never clamped.
+        """
+        if value is None:
+            return self.default
+        too_low = self.minimum is not None and value < self.minimum
+        too_high = self.maximum is not None and value > self.maximum
+        if too_low or too_high:
+            low = "any" if self.minimum is None else self.minimum
+            high = "any" if self.maximum is None else self.maximum
+            raise ParameterError(f"{name}: {card} takes {low} to {high}, got {value!r}")
+        return value
+
+
+class Weights(Model):
+    """One file of weights: where it comes from and what it must hash to."""
+
+    file: str
+    url: str
+    revision: str = ""
+    sha256: str = Field(default="", description="hexadecimal; empty where no published source gives it")
+    bytes: int | None = None
+
+
+def _plain(kind: type) -> Any:
+    """Let a mapping in YAML stand for one of geometry's plain dataclasses."""
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+
+    def read(value: Any) -> Any:
+        if isinstance(value, kind):
+            return value
+        if not isinstance(value, dict):
+            raise ValueError(f"expected parameters by name, got {shown(value)}")
+        known = [field.name for field in dataclasses.fields(kind)]
+        try:
+            for name in value:
+                if name not in known:
+                    raise UnknownNameError("", "parameter", name, known)
+            return adapter.validate_json(json.dumps(value), strict=True)  # JSON, for a mapping is no strict dataclass
+        except ValidationError as problem:
+            raise ValueError(explain(problem, Model, "")) from None
+        except ParameterError as problem:
+            raise ValueError(str(problem).removeprefix(f"{kind.__name__.lower()}: ")) from None
+        except UnknownNameError as problem:
+            raise ValueError(str(problem)) from None
+
+    return BeforeValidator(read)
+
+
+class Card(Model):
+    """An engine's description; data, never code."""
+
+    name: str
+    task: Task
+    adapter: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="file under toolkit/engines/<task>/")
+    about: str
+    revision: str = Field(description="changes whenever the same job would get another answer")
+    licence: str
+    commercial_use: bool
+    output_terms: str
+    data_leaves_machine: bool
+    concurrency: Literal["process", "gpu", "network"]
+    rank: int | None = Field(default=None, description="the highest free and usable one is taken by `auto`")
+    weights: tuple[Weights, ...] = Field(default=(), strict=False)
+    limits: Annotated[Limits, _plain(Limits)] = Limits()
+    parameters: dict[str, Parameter] = Field(default={}, description="what it takes of the stage's parameters")
+    settings: dict[str, Any] = Field(default={}, description="constants of the adapter")
+    prompt: Literal["none", "optional", "required"] = "none"
+    removal_prompt: str = Field(default="", description="sent by remove-object where the user gives no prompt")
+    batch_seeds: bool = Field(default=False, description="image k of one call is made with seed + k")
+    keeps_grain: bool = Field(default=False, description="its answers have the photo's own grain at full resolution")
+    in_flight: int = Field(default=1, ge=1, description="calls (network) or jobs of a batch (gpu) at once")
+    min_confidence: float = Field(default=0.0, ge=0, le=1, description="masks below are warned of before they are used")
+    price: Annotated[Price, _plain(Price)] = Price()
+    pace: float | None = Field(default=None, description="seconds for each working megapixel, on the machine below")
+    per_call: float = Field(default=0.0, description="seconds a call takes besides")
+    measured_on: str = Field(default="", description="the machine `pace` was measured on")
+
+    @property
+    def free(self) -> bool:
+        """True when a call costs nothing."""
+        return self.price.per_image == 0
+
+
+def read(path: Path) -> Card:
+    """The card in a file.
+
+    Raises:
+        RecipeError: naming file and field of what is wrong.
+    """
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: expected a mapping of fields")
+    card = build(Card, {"name": path.stem, **values}, str(path), error=RecipeError)
+    for field, given, place in (("name", card.name, path.stem), ("task", card.task, path.parent.name)):
+        if given != place:
+            raise RecipeError(f"{path}.{field}: must be {place!r}, as the file lies there, got {given!r}")
+    return card
+
+
+def find(task: Task, name: str) -> Card:
+    """The card called `name` for `task`.
+
+    Raises:
+        UnknownNameError: when there is none; a card of another task is named as such.
+    """
+    known = library.names("models")
+    if f"{task}/{name}" in known:
+        return read(known[f"{task}/{name}"])
+    for other in TASKS:
+        if f"{other}/{name}" in known:
+            raise ParameterError(f"{name!r} is a {other} model, not a {task} one")
+    raise UnknownNameError(
+        "", f"{task} model", name, [key.split("/", 1)[1] for key in known if key.startswith(f"{task}/")]
+    )
+
+
+def every(task: Task | None = None) -> list[Card]:
+    """All cards, of one task if given, highest rank first, those without rank last."""
+    found = [
+        read(path)
+        for key, path in library.names("models").items()
+        if key.partition("/")[0] in ((task,) if task else TASKS)
+    ]
+    return sorted(found, key=lambda card: (TASKS.index(card.task), card.rank is None, -(card.rank or 0), card.name))

@@ -1,0 +1,134 @@
+"""Command-line options made from declarations: a recipe's options and the ones every recipe has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from toolkit.errors import ParameterError
+from toolkit.recipe import Option
+from toolkit.schema import read_value
+
+
+def option_for(option: Option) -> click.Option:
+    """The click option for one thing a recipe can be told."""
+    flag = "--" + option.name.replace("_", "-")
+    declarations = [option.name, flag, *([option.short] if option.short else [])]
+    schema = _plain(option.schema)
+    help_text = option.about + _default(option.default)
+    kind = schema.get("type")
+    if kind == "boolean":
+        return click.Option(declarations, is_flag=True, default=None, help=help_text)
+    many = kind == "array"
+    return click.Option(declarations, type=str, multiple=many, help=help_text, metavar=_metavar(schema, option.schema))
+
+
+def value_of(option: Option, given: Any) -> Any:
+    """What the user wrote as the value the stage's field expects."""
+    if isinstance(given, tuple):
+        return tuple(_one(_plain(option.schema).get("items", {}), option.name, text) for text in given)
+    return _one(_plain(option.schema), option.name, given)
+
+
+def _one(schema: Mapping[str, Any], name: str, text: Any) -> Any:
+    kind = schema.get("type")
+    if not isinstance(text, str):
+        return text
+    if kind in ("integer", "number") or (isinstance(kind, list) and "string" not in kind):
+        try:
+            number = float(text)
+        except ValueError:
+            if "string" in _others(schema):
+                return text
+            expected = "a whole number" if kind == "integer" else "a number"
+            raise ParameterError(f"--{name.replace('_', '-')}: expected {expected}, got {text!r}") from None
+        return int(text) if text.strip().lstrip("+-").isdigit() else number
+    return text
+
+
+def _others(schema: Mapping[str, Any]) -> tuple[str, ...]:
+    others: tuple[str, ...] = schema.get("others", ())
+    return others
+
+
+def _plain(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A schema without its null alternative; of several the first, the others' types under `others`."""
+    choices = [part for part in schema.get("anyOf", []) if part.get("type") != "null"]
+    if not choices:
+        return schema
+    others = tuple("string" if "const" in part else str(part.get("type")) for part in choices[1:])
+    return {**choices[0], "others": others}
+
+
+def _metavar(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
+    item = schema.get("items", schema) if schema.get("type") == "array" else schema
+    words = {"box": "BOX", "point": "X,Y", "size": "WxH", "path": "FILE", "box or path": "BOX|FILE"}
+    if item.get("format") in words:
+        return words[str(item["format"])]
+    if item.get("type") in ("integer", "number"):
+        constants = [str(part["const"]) for part in whole.get("anyOf", []) if "const" in part]
+        return "|".join(["N", *constants])
+    return "TEXT"
+
+
+def _default(value: Any) -> str:
+    if value in (None, "", ()) or isinstance(value, bool) or str(value) == "PydanticUndefined":
+        return ""
+    return f" [default: {value}]"
+
+
+def parse_settings(texts: tuple[str, ...]) -> dict[str, Any]:
+    """`--set stage.field=value`, values read as in a recipe.
+
+    Raises:
+        ParameterError: when there is no `=`.
+    """
+    settings = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ParameterError(f"--set {text}: expected stage.field=value, e.g. dilate.radius=3%")
+        settings[key.strip()] = read_value(value)
+    return settings
+
+
+def run_options(*, fills: bool = True) -> list[click.Parameter]:
+    """Options every verb that works on photos has."""
+    options = [
+        click.Option(
+            ["output", "-o", "--output"],
+            metavar="PATH",
+            help="file, folder (for several photos) or - for standard output",
+        ),
+        click.Option(
+            ["--overwrite"], is_flag=True, help="replace existing files; the photo itself only if -o names it"
+        ),
+        click.Option(
+            ["--jobs"],
+            type=click.Path(path_type=Path),
+            help="table (.csv, .jsonl) with a row a photo: photo, output and any option",
+        ),
+        click.Option(
+            ["settings", "--set"],
+            multiple=True,
+            metavar="STAGE.FIELD=VALUE",
+            help="reaches any stage's parameter; may be repeated",
+        ),
+        click.Option(["as_json", "--json"], is_flag=True, help="print a report of everything done"),
+        click.Option(
+            ["--max-megapixels"], type=click.FloatRange(min=0.001, max=1e6), help="refuse larger photos [default: 500]"
+        ),
+    ]
+    if fills:
+        options += [
+            click.Option(
+                ["dry_run", "-n", "--dry-run"],
+                is_flag=True,
+                help="say what would be done, called and paid; fill nothing",
+            ),
+            click.Option(["--preview"], is_flag=True, help="write before, mask and after side by side, too"),
+        ]
+    return list(options)

@@ -1,0 +1,116 @@
+"""A recipe as a verb: its options come from its inputs and its stages' declarations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from toolkit import schema
+from toolkit.cli._options import option_for, parse_settings, run_options, value_of
+from toolkit.cli._session import megapixels, standard_input, standard_output, work_through
+from toolkit.dataset.inputs import STANDARD, gather
+from toolkit.dataset.work import EditWork, Output, PlanWork
+from toolkit.errors import RecipeError, UsageError
+from toolkit.recipe import Recipe
+from toolkit.run import draw_seed
+
+
+def recipe_command(name: str | Path) -> click.Command:
+    """The verb for a recipe, by its name or file.
+
+    Raises:
+        RecipeError: when its file cannot be understood.
+    """
+    recipe = Recipe.load(name)
+    return command_for(recipe)
+
+
+def command_for(recipe: Recipe) -> click.Command:
+    """The verb for a recipe.
+
+    Raises:
+        RecipeError: when it changes nothing, or calls an input as an option is called that every recipe has.
+    """
+    check_command(recipe)
+    options = recipe.options()
+
+    def run(photos: tuple[str, ...], **given: Any) -> int:
+        return _run(recipe, photos, given)
+
+    return click.Command(
+        recipe.name,
+        params=[
+            click.Argument(["photos"], nargs=-1, metavar="[PHOTO|FOLDER|-]..."),
+            *(option_for(option) for option in options.values()),
+            *run_options(fills=any(item.stage.name == "fill" for item in recipe.items)),
+        ],
+        callback=run,
+        help=recipe.about or recipe.name,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def check_command(recipe: Recipe) -> None:
+    """Find out whether a recipe can be a command.
+
+    Raises:
+        RecipeError: as `command_for`.
+    """
+    if not any(item.stage.name == "composite" for item in recipe.items):
+        raise RecipeError(f"{recipe.name}: has no stage 'composite', so it would change nothing")
+    taken = {"help", "photos", *(option.name for option in run_options())}
+    for name in recipe.inputs:
+        if name in taken:
+            raise RecipeError(f"{recipe.name}.inputs.{name}: every recipe has an option of this name; choose another")
+
+
+def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
+    known = recipe.options()
+    options = {name: value_of(known[name], given[name]) for name in known if given.get(name) not in (None, ())}
+    settings = parse_settings(given["settings"])
+    masks = options.get("mask")
+    if isinstance(masks, str) and Path(masks).is_dir():
+        options.pop("mask")
+    else:
+        masks = None
+    if options.get("seed") == "random":
+        options["seed"] = draw_seed()
+        click.echo(f"seed {options['seed']}", err=True)
+    recipe.bind(options, settings)
+    items = gather(
+        photos,
+        jobs=given["jobs"],
+        output=given["output"],
+        masks=masks,
+        known=known,
+        standard_input=standard_input(photos),
+        verb=recipe.name,
+    )
+    to_stdout = given["output"] == STANDARD
+    if to_stdout and given["as_json"]:
+        raise UsageError("--json and -o - both want standard output; write the picture to a file")
+    output = Output(
+        recipe.name,
+        overwrite=given["overwrite"],
+        preview=given.get("preview", False),
+        measure=given["as_json"],
+        standard=standard_output() if to_stdout else None,
+        max_pixels=megapixels(given["max_megapixels"]),
+    )
+    kind = PlanWork if given.get("dry_run") else EditWork
+    return work_through(
+        items,
+        kind(recipe, output, options, settings),
+        about={"recipe": recipe.name, "options": {key: _shown(value) for key, value in options.items()}},
+        seed=options.get("seed", 0),
+        as_json=given["as_json"],
+        to_stdout=to_stdout,
+    )
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, tuple) and not isinstance(value, schema.Point):
+        return [_shown(part) for part in value]
+    return value

@@ -1,0 +1,250 @@
+"""Runs a set of photos for a verb: progress, lines for people, the report for programs, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+import click
+
+from toolkit.dataset.inputs import STANDARD, Item
+from toolkit.dataset.runner import Outcome, Work, run_all
+from toolkit.errors import Cancelled, InputError, OutputError, ParameterError
+from toolkit.run import Run
+
+REPORT_VERSION = 1
+
+
+class ProgressLine:
+    """One line on a terminal, rewritten in place; silent where standard error is none."""
+
+    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._on = self._stream is not None and self._stream.isatty()  # None: it was closed
+        self._total, self._done = total, 0
+        self._lock = threading.Lock()
+        self._last = 0.0
+
+    def __call__(self, name: str, share: float) -> None:
+        """Show `name` and its share, at most ten times a second."""
+        if not self._on or time.monotonic() - self._last < 0.1:
+            return
+        with self._lock:
+            self._last = time.monotonic()
+            count = f"{self._done}/{self._total}  " if self._total > 1 else ""
+            text = f"{count}{name} {share:4.0%}"
+            self._stream.write("\r" + text[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
+            self._stream.flush()
+
+    def advance(self) -> None:
+        """One photo more is finished."""
+        self._done += 1
+
+    def clear(self) -> None:
+        """Take the line away, so that something else can be printed."""
+        if self._on:
+            with self._lock:
+                self._stream.write("\r\x1b[K")
+                self._stream.flush()
+
+
+def work_through(
+    items: Sequence[Item],
+    work: Work,
+    *,
+    about: dict[str, Any],
+    seed: int = 0,
+    as_json: bool = False,
+    to_stdout: bool = False,
+) -> int:
+    """Run `work` on all items, say what happened, and return the exit code.
+
+    Args:
+        about: what the report says of the whole run (recipe, options).
+        seed: the run's seed.
+        as_json: print the report on standard output, and nothing else there.
+        to_stdout: a picture goes to standard output, so nothing else may.
+    """
+    line = ProgressLine(len(items))
+    outcomes: list[Outcome] = []
+    with Run(seed=seed, progress=line) as run:
+        run.warm()
+        entry = run.journal.begin({**about, "photos": [item.name for item in items], "seed": seed})
+        try:
+            for outcome in run_all(items, work, run):
+                outcomes.append(outcome)
+                line.advance()
+                line.clear()
+                _say(outcome, len(items), quiet=as_json or to_stdout)
+        except (KeyboardInterrupt, Cancelled):
+            run.cancel()
+            run.journal.end(entry, "cancelled")
+            line.clear()
+            _leave(items)
+        failed = [outcome for outcome in outcomes if outcome.error is not None]
+        run.journal.end(entry, "failed" if failed else "ended")
+    line.clear()
+    if len(items) > 1:
+        message = f"{len(items) - len(failed)} of {len(items)} photos done"
+        click.echo(message + (f", {len(failed)} failed" if failed else ""), err=as_json or to_stdout)
+    if as_json:
+        click.echo(json.dumps(_report(outcomes, about, seed), indent=2, default=str))
+    if not failed:
+        return 0
+    if len(items) > 1 and len(failed) < len(items):
+        return 3
+    first = failed[0].error
+    assert first is not None
+    return first.exit_code if len(items) == 1 else 1
+
+
+def standard_input(photos: Sequence[str]) -> bytes | None:
+    """Everything on standard input, where a photo is to come from there.
+
+    Raises:
+        InputError: when it is closed or cannot be read.
+    """
+    if STANDARD not in photos:
+        return None
+    if sys.stdin is None:
+        raise InputError("standard input: is closed")
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as problem:
+        raise InputError(f"standard input: cannot be read ({problem.strerror})") from None
+
+
+def standard_output() -> BinaryIO:
+    """Standard output, for a picture.
+
+    Raises:
+        OutputError: when it is closed.
+    """
+    if sys.stdout is None:
+        raise OutputError("standard output: is closed")
+    return sys.stdout.buffer
+
+
+def megapixels(limit: float | None) -> int | None:
+    """`--max-megapixels` in pixels.
+
+    Raises:
+        ParameterError: when it is no number.
+    """
+    if limit is None:
+        return None
+    if limit != limit:
+        raise ParameterError("--max-megapixels: expected a number, got nan")
+    return round(limit * 1e6)
+
+
+def _leave(items: Sequence[Item]) -> None:
+    """End at once after a cancellation: a thread inside a codec cannot be stopped, its temporary file is removed."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):  # once is enough, and this must come to its end
+            signal.signal(number, signal.SIG_IGN)
+    deadline = time.monotonic() + 0.4
+    while time.monotonic() < deadline and any(thread.name.startswith("edit ") for thread in threading.enumerate()):
+        time.sleep(0.02)
+    folders = {Path(item.output).parent for item in items if item.output not in (None, STANDARD)}
+    folders |= {item.source.parent for item in items if isinstance(item.source, Path)}
+    folders |= {
+        Path(item.output) for item in items if item.output not in (None, STANDARD) and Path(str(item.output)).is_dir()
+    }
+    click.echo("inpaint: cancelled; photos already written stay, nothing half-written is left", err=True)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, AttributeError):
+            stream.flush()
+    for folder in folders:
+        for temporary in folder.glob(f".*.{os.getpid()}-*.tmp"):
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    os._exit(130)
+
+
+def _say(outcome: Outcome, total: int, *, quiet: bool) -> None:
+    """One line for a photo, and a line for each warning and note."""
+    name = outcome.item.name
+    if outcome.error is not None:
+        text = str(outcome.error)
+        place = "" if total == 1 or name in text else f"{name}: "
+        click.echo(f"inpaint: {place}{text}", err=True)
+        if outcome.error.__cause__ is not None and os.environ.get("INPAINT_DEBUG"):
+            import traceback
+
+            traceback.print_exception(outcome.error.__cause__)
+        return
+    report = outcome.report
+    click.echo(summary(name, report, outcome.seconds), err=quiet)
+    for note in report.get("notes", ()):
+        click.echo(f"  {note}", err=quiet)
+    for warning in report.get("warnings", ()):
+        click.echo(f"  warning: {warning}", err=True)
+
+
+def summary(name: str, report: dict[str, Any], seconds: float) -> str:
+    """One line on what was done with a photo."""
+    steps = {step["stage"]: step for step in report.get("steps", ())}
+    if report.get("dry_run"):
+        sizes = ", ".join(f"{w['size'][0]}x{w['size'][1]} at {','.join(map(str, w['box']))}" for w in report["windows"])
+        expected = report["seconds_expected"]
+        time_text = "time unknown" if expected is None else f"about {expected:g} s"
+        price = report["price"]["total"]
+        return (
+            f"{name}: {report['engine']}, {_count(len(report['windows']), 'window')} ({sizes}), "
+            f"{_count(report['calls'], 'call')}, "
+            f"{'free' if not price else f'${price:g}'}, {time_text}; would write {', '.join(report['would_write'])}"
+        )
+    parts = []
+    if "fill" in steps:
+        fill = steps["fill"]
+        windows = len(steps.get("crop", {}).get("figures", {}).get("windows", ()))
+        parts.append(f"{fill['engine']}, {_count(windows, 'window')}")
+    if "select" in steps:
+        select = steps["select"]["figures"]
+        parts.append(f"mask {select['share']:.2%} of the photo")
+        if steps["select"]["engine"]:
+            parts.append(f"confidence {select['confidence']:.2f}")
+    if "composite" in steps:
+        seams = steps["composite"]["figures"]["seam"]
+        parts.append("seam " + ", ".join(f"{seam:.2f}" for seam in seams) + " (1 = as untouched)")
+    parts.append(f"{seconds:.1f} s")
+    targets = [output["path"] for output in report.get("outputs", ())]
+    targets += [report[key] for key in ("preview", "overlay") if key in report]
+    return f"{name} -> {', '.join(targets)}  ({', '.join(parts)})"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
+def _report(outcomes: Sequence[Outcome], about: dict[str, Any], seed: int) -> dict[str, Any]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        release = version("inpaint-toolkit")
+    except PackageNotFoundError:  # run from a checkout
+        release = "unreleased"
+    ordered = sorted(outcomes, key=lambda outcome: outcome.number)
+    return {
+        "version": REPORT_VERSION,
+        "toolkit": release,
+        **about,
+        "seed": seed,
+        "items": [
+            {"name": one.item.name, "seconds": round(one.seconds, 3)}
+            | ({"ok": True, **one.report} if one.error is None else {"ok": False, "error": str(one.error)})
+            for one in ordered
+        ],
+        "done": sum(one.error is None for one in ordered),
+        "failed": sum(one.error is not None for one in ordered),
+    }

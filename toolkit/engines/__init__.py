@@ -1,0 +1,266 @@
+"""What an engine is, and how one is opened by its card.
+
+An adapter is the file `toolkit/engines/<task>/<adapter>.py` with a class `Engine(card)` that follows the
+protocol of its task, and, where something might be missing on a machine, a function `missing(card)` that
+says in one sentence what, or returns "". Adapters import heavy libraries when opened, never at import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit import cards
+from toolkit.cards import Card, Task
+from toolkit.edit import Region
+from toolkit.errors import EngineError
+from toolkit.geometry import Box, Size
+from toolkit.journal import Journal
+from toolkit.schema import Point
+
+Bytes = npt.NDArray[np.uint8]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class FillJob:
+    """One window to be filled: pure, picklable data.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 sRGB at working size; what lies under `mask` is not to be trusted.
+        mask: (h, w) uint8, 255 = to be filled, 0 = known.
+        blocked: (h, w) uint8, 255 = neither filled nor copied from (other holes, transparent ground).
+        prompt: what should be there; empty where the engine takes none.
+        seeds: one a wanted image.
+        parameters: the card's parameters with their values (steps, guidance, ...), JSON-ready.
+        card: name and revision of the card the job is meant for.
+        name: what it is called in progress and errors.
+    """
+
+    pixels: Bytes
+    mask: Bytes
+    blocked: Bytes
+    prompt: str = ""
+    seeds: tuple[int, ...] = (0,)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    card: tuple[str, str] = ("", "")
+    name: str = ""
+
+    @property
+    def size(self) -> Size:
+        """Working size."""
+        return Size(self.pixels.shape[1], self.pixels.shape[0])
+
+    @cached_property
+    def key(self) -> str:
+        """Hash (sha256, hexadecimal) of everything that shapes the answer; the job's name does not."""
+        state = hashlib.sha256()
+        for array in (self.pixels, self.mask, self.blocked):
+            state.update(f"{array.shape}{array.dtype}".encode())
+            state.update(np.ascontiguousarray(array).tobytes())
+        rest = {"prompt": self.prompt, "seeds": self.seeds, "parameters": dict(self.parameters), "card": self.card}
+        state.update(json.dumps(rest, sort_keys=True).encode())
+        return state.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class FillResult:
+    """The answer to a job: one image (h, w, 3) uint8 sRGB for each of its seeds, at the job's size."""
+
+    job: FillJob
+    images: tuple[Bytes, ...]
+    seconds: float = 0.0
+    price: float = 0.0
+
+    def checked(self, card: Card) -> FillResult:
+        """The result itself.
+
+        Raises:
+            EngineError: when the engine answered with another number or size of images than asked for.
+        """
+        if len(self.images) != len(self.job.seeds):
+            raise EngineError(f"{card.name}: returned {len(self.images)} images, asked for {len(self.job.seeds)}")
+        for image in self.images:
+            if image.shape != self.job.pixels.shape or image.dtype != np.uint8:
+                raise EngineError(
+                    f"{card.name}: expected an image of shape {self.job.pixels.shape} uint8, "
+                    f"got {image.shape} {image.dtype}"
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What points at an object: boxes, clicks inside and outside, words."""
+
+    boxes: tuple[Box, ...] = ()
+    include: tuple[Point, ...] = ()
+    exclude: tuple[Point, ...] = ()
+    text: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Regions, best first, and the engine's own opaque state for refining them."""
+
+    regions: tuple[Region, ...]
+    state: bytes = b""
+
+
+class EngineRun(Protocol):
+    """The little an engine sees of the run it works for."""
+
+    @property
+    def journal(self) -> Journal:
+        """What was asked, sent and paid."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed for choices the engine makes itself."""
+        ...
+
+    def progress(self, name: str, share: float) -> None:
+        """Say that `name` is done to `share` (0-1)."""
+        ...
+
+    def cancelled(self, name: str = "") -> bool:
+        """True once the work was cancelled."""
+        ...
+
+    def compute(self, function: Callable[..., T], *arguments: Any, name: str = "") -> T:
+        """Call a picklable function in a worker process, where Ctrl-C and crashes cannot hurt."""
+        ...
+
+
+class Picture(Protocol):
+    """Something whose pixels are read by box: an Edit."""
+
+    @property
+    def box(self) -> Box:
+        """The upright photo's box."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """A hash of its pixels."""
+        ...
+
+    def srgb(self, box: Box) -> Bytes:
+        """Pixels (h, w, 3) uint8 sRGB of `box`, mirrored beyond the photo."""
+        ...
+
+
+class Filler(Protocol):
+    """Fills holes."""
+
+    def fill(self, jobs: Sequence[FillJob], run: EngineRun) -> Iterator[FillResult]:
+        """Results in any order; partial results are kept.
+
+        Raises:
+            EngineError: when a job cannot be done.
+        """
+        ...
+
+
+class Segmenter(Protocol):
+    """Turns boxes and clicks into masks."""
+
+    def prepare(self, picture: Picture, run: EngineRun) -> str:
+        """Do what a picture needs once; the key hashes its pixels and the card revision."""
+        ...
+
+    def segment(self, picture: Picture, key: str, prompts: Prompts, previous: bytes | None, run: EngineRun) -> Found:
+        """Regions for `prompts`, refining `previous` state where given.
+
+        Raises:
+            EngineError: when the engine fails.
+        """
+        ...
+
+
+class Detector(Protocol):
+    """Finds regions by words."""
+
+    def detect(self, picture: Picture, prompts: Prompts, run: EngineRun) -> tuple[Region, ...]:
+        """Regions with labels and scores, best first."""
+        ...
+
+
+class Matter(Protocol):
+    """Turns a hard mask into a soft alpha."""
+
+    def matte(self, pixels: Bytes, trimap: Bytes, run: EngineRun) -> Bytes:
+        """Alpha (h, w) uint8 for (h, w, 3) uint8 sRGB and a trimap of 0, 128 (unknown), 255."""
+        ...
+
+
+class Enhancer(Protocol):
+    """Writes a better prompt."""
+
+    def enhance(self, prompt: str, picture: Bytes | None, hole: str, run: EngineRun) -> str:
+        """A prompt for the hole described by `hole`, given `prompt` and maybe the picture (h, w, 3) uint8 sRGB."""
+        ...
+
+
+def adapter(card: Card) -> Any:
+    """The module that drives the card's engine.
+
+    Raises:
+        EngineError: when there is no such adapter.
+    """
+    name = f"toolkit.engines.{card.task}.{card.adapter}"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as problem:
+        if problem.name != name:
+            raise
+        raise EngineError(f"{card.name}: no adapter {card.adapter!r} for {card.task}") from None
+
+
+def missing(card: Card) -> str:
+    """What keeps the card's engine from running here, in one sentence; empty when nothing does."""
+    try:
+        module = adapter(card)
+    except EngineError as problem:
+        return str(problem)
+    except ImportError as problem:
+        return f"{card.name}: {problem}"
+    check = getattr(module, "missing", None)
+    return str(check(card)) if check else ""
+
+
+def resolve(task: Task, name: str = "auto") -> Card:
+    """The card called `name`; `auto` is the highest-ranked one that is free of charge and runs here.
+
+    Raises:
+        UnknownNameError: for a name nobody knows.
+        EngineError: when the engine named, or every ranked one, is missing something.
+    """
+    if name != "auto":
+        card = cards.find(task, name)
+        if reason := missing(card):
+            raise EngineError(f"{card.name} cannot run: {reason}")
+        return card
+    reasons = []
+    for card in cards.every(task):
+        if card.rank is None or not card.free:
+            continue
+        reason = missing(card)
+        if not reason:
+            return card
+        reasons.append(f"{card.name}: {reason}")
+    raise EngineError(f"no engine for {task} can run here ({'; '.join(reasons) or 'no card has a rank'})")
+
+
+def open_engine(card: Card) -> Any:
+    """The card's engine, ready to work; this is where heavy libraries are imported."""
+    return adapter(card).Engine(card)

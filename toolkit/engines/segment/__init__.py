@@ -1,0 +1,1 @@
+"""Segmenters: one adapter a file."""

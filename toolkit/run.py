@@ -1,0 +1,213 @@
+"""What an edit needs from its surroundings: engines and their queues, seed, budget, journal, progress, cancel."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from toolkit import engines
+from toolkit.cards import Card, Task
+from toolkit.engines import Filler, FillJob, FillResult, Segmenter
+from toolkit.errors import Cancelled, EngineError
+from toolkit.journal import Journal, Memory
+from toolkit.queues import FillQueue, finished, open_queue
+from toolkit.workers import Pool
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """Told how far something is."""
+
+    def __call__(self, name: str, share: float) -> None:
+        """`name` is done to `share` (0-1)."""
+        ...
+
+
+class Budget:
+    """What a command may spend, shared by all its edits."""
+
+    def __init__(self, limit: float | None = None) -> None:
+        self.limit = limit
+        self.spent = 0.0
+        self._lock = threading.Lock()
+
+    def reserve(self, price: float) -> None:
+        """Set `price` aside before it is spent.
+
+        Raises:
+            EngineError: when the limit would be passed; nothing is set aside then.
+        """
+        with self._lock:
+            if self.limit is not None and self.spent + price > self.limit + 1e-9:
+                raise EngineError(
+                    f"the limit of ${self.limit:g} would be passed: ${self.spent:g} spent, ${price:g} more asked for"
+                )
+            self.spent += price
+
+    def release(self, price: float) -> None:
+        """Give back what was set aside and certainly not spent."""
+        with self._lock:
+            self.spent -= price
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return max(1, os.cpu_count() or 1)
+
+
+class _Shared:
+    """What all edits of a command have in common."""
+
+    def __init__(self, workers: int, budget: Budget, journal: Journal, given: Mapping[str, tuple[Card, Any]]) -> None:
+        self.pool = Pool(workers)
+        self.budget = budget
+        self.journal = journal
+        self.given = dict(given)
+        self.queues: dict[str, FillQueue] = {}
+        self.opened: dict[str, Any] = {}
+        self.lock = threading.Lock()
+
+
+class Run:
+    """The surroundings of an edit; use as a context manager, so that workers stop with it.
+
+    Args:
+        seed: the seed edits start from; 0 by default, as with every engine.
+        workers: worker processes for CPU engines; one a core by default.
+        max_cost: what may be spent, in dollars; None for no limit of its own.
+        journal: where paid requests are written down.
+        progress: told how far each stage is.
+        engines: engines to use besides those with a card file: name -> (card, engine).
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        workers: int | None = None,
+        max_cost: float | None = None,
+        journal: Journal | None = None,
+        progress: Progress | None = None,
+        engines: Mapping[str, tuple[Card, Any]] | None = None,
+    ) -> None:
+        self.name = ""
+        self.seed = seed
+        self._progress = progress
+        self._cancel = threading.Event()
+        self._parent: Run | None = None
+        self._shared = _Shared(workers or cores(), Budget(max_cost), journal or Memory(), engines or {})
+
+    def child(self, name: str, seed: int | None = None, progress: Progress | None = None) -> Run:
+        """A run for one edit: it shares queues, budget and journal, and has its own seed, progress and cancel."""
+        child = Run.__new__(Run)
+        child.name = name
+        child.seed = self.seed if seed is None else seed
+        child._progress = progress or self._progress
+        child._cancel = threading.Event()
+        child._parent = self
+        child._shared = self._shared
+        return child
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop queues and worker processes."""
+        self._cancel.set()
+        self._shared.pool.close()
+        with self._shared.lock:
+            queues, self._shared.queues = list(self._shared.queues.values()), {}
+        for one in queues:
+            one.close()
+
+    @property
+    def journal(self) -> Journal:
+        """What was asked, sent and paid."""
+        return self._shared.journal
+
+    @property
+    def budget(self) -> Budget:
+        """What may be spent and was."""
+        return self._shared.budget
+
+    def warm(self) -> None:
+        """Start a worker process now, so that it is ready when the first stage asks for it."""
+        self._shared.pool.warm()
+
+    def progress(self, name: str, share: float) -> None:
+        """Say that `name` is done to `share` (0-1)."""
+        if self._progress:
+            self._progress(": ".join(part for part in (self.name, name) if part), min(1.0, max(0.0, share)))
+
+    def cancel(self) -> None:
+        """Stop this run's work, and that of its children, as soon as possible."""
+        self._cancel.set()
+
+    def cancelled(self, name: str = "") -> bool:
+        """True once this run or the one it is a child of was cancelled."""
+        return self._cancel.is_set() or (self._parent is not None and self._parent.cancelled())
+
+    def check(self) -> None:
+        """Raise `Cancelled` if the work was cancelled."""
+        if self.cancelled():
+            raise Cancelled
+
+    def compute(self, function: Callable[..., T], *arguments: Any, name: str = "") -> T:
+        """Call a picklable function in a worker process, where Ctrl-C and crashes cannot hurt.
+
+        Raises:
+            Cancelled: when the run was cancelled meanwhile; the process is ended.
+            EngineError: when the process died.
+        """
+        future = self._shared.pool.submit(function, *arguments, progress=lambda share: self.progress(name, share))
+        answer: T
+        (answer,) = finished({future: None}, self, self._shared.pool.cancel)  # type: ignore[dict-item]
+        return answer
+
+    def card(self, task: Task, name: str = "auto") -> Card:
+        """The card called `name`, or the one `auto` takes.
+
+        Raises:
+            UnknownNameError: for a name nobody knows.
+            EngineError: when its engine cannot run here.
+        """
+        given = self._shared.given.get(name)
+        return given[0] if given and given[0].task == task else engines.resolve(task, name)
+
+    def fill(self, card: Card, jobs: Sequence[FillJob]) -> Iterator[FillResult]:
+        """Have jobs filled by the card's engine, together with the jobs of other edits; results in any order."""
+        with self._shared.lock:
+            if card.name not in self._shared.queues:
+                engine: Filler | None = self._shared.given.get(card.name, (card, None))[1]
+                self._shared.queues[card.name] = open_queue(card, self._shared.pool, engine)
+            waiting = self._shared.queues[card.name]
+        price = card.price.of(sum(len(job.seeds) for job in jobs))
+        if price:
+            self.budget.reserve(price)
+        return waiting.submit(jobs, self)
+
+    def segmenter(self, card: Card) -> Segmenter:
+        """The card's segmenter, opened once."""
+        with self._shared.lock:
+            if card.name not in self._shared.opened:
+                given = self._shared.given.get(card.name)
+                self._shared.opened[card.name] = given[1] if given else engines.open_engine(card)
+            segmenter: Segmenter = self._shared.opened[card.name]
+            return segmenter
+
+
+def draw_seed() -> int:
+    """A seed from the system's randomness, for `--seed random`; it is printed and recorded before it is used."""
+    return secrets.randbelow(2**31)

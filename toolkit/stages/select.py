@@ -1,0 +1,224 @@
+"""Select: point at what is to change, by boxes, clicks or a mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from toolkit.edit import Edit, Region
+from toolkit.engines import Prompts
+from toolkit.errors import MaskError, ParameterError, UsageError
+from toolkit.geometry import Box
+from toolkit.leftovers import falls_short, leftovers
+from toolkit.mask import Mask
+from toolkit.run import Run
+from toolkit.schema import Boxes, Points
+from toolkit.stages import Log, Stage
+
+_LOW = 0.5
+"""Below this confidence the user is told to look at the mask first."""
+
+_TRUSTED = 0.65
+"""Below this confidence a mask is too likely to miss a part for taking the object out by it."""
+
+
+def _readable(value: Any) -> Any:
+    if value is None or isinstance(value, str | Mask | np.ndarray):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise ValueError(f"expected a mask file, array or Mask, got {type(value).__name__}")
+
+
+MaskSource = Annotated[Any, BeforeValidator(_readable), WithJsonSchema({"type": ["string", "null"], "format": "path"})]
+
+
+def _protections(value: Any) -> Any:
+    if value is None:
+        return ()
+    many = isinstance(value, list | tuple) and not (value and all(isinstance(n, int) for n in value))
+    return tuple(_protected(item) for item in (value if many else (value,)))
+
+
+def _protected(item: Any) -> Any:
+    if isinstance(item, str):
+        try:
+            return Box.parse(item)
+        except ParameterError:
+            return item  # a file, or said to be neither when it is looked for
+    if isinstance(item, list | tuple) and len(item) == 4 and all(type(n) is int for n in item):
+        return Box(*item).checked()
+    if item is None:
+        raise ValueError("expected a box or a mask file, got None")
+    return _readable(item)
+
+
+Protections = Annotated[
+    tuple[Any, ...],
+    BeforeValidator(_protections),
+    WithJsonSchema({"type": "array", "items": {"type": "string", "format": "box or path"}}),
+]
+
+
+class Select(Stage):
+    """Point at what is to change: boxes, clicks, a mask file, or several of them together."""
+
+    makes: ClassVar[tuple[str, ...]] = ("selected", "mask")
+    clears: ClassVar[tuple[str, ...]] = ("ramp", "passes", "fills")
+    public: ClassVar[bool] = True
+
+    box: Boxes = Field(
+        default=(),
+        description="box around an object: left,top,right,bottom or WxH+X+Y (upright photo); may be repeated",
+    )
+    point: Points = Field(default=(), description="click on the object: x,y; may be repeated")
+    not_point: Points = Field(default=(), description="click beside the object: x,y; may be repeated")
+    mask: MaskSource = Field(
+        default=None, description="mask file: white = selected (what goes); grey, 1-bit, palette or alpha"
+    )
+    invert_mask: bool = Field(default=False, description="select what is not selected instead")
+    protect: Protections = Field(default=(), description="box or mask file that is never touched; may be repeated")
+    fit_mask: bool = Field(default=False, description="scale a mask of another size to the photo's")
+    generous: bool = Field(
+        default=False,
+        description="rather too much than too little: what a found object surrounds, what in its box does not look "
+        "like the ground around, and the whole box where the mask cannot be trusted",
+    )
+    segmenter: str = Field(default="auto", description="engine that turns boxes and clicks into masks")
+
+    def unrecorded(self) -> set[str]:
+        """Arrays are no plain data."""
+        held = {"mask": (self.mask,), "protect": self.protect}
+        return {name for name, items in held.items() if any(isinstance(item, Mask | np.ndarray) for item in items)}
+
+    def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
+        """Union of the mask and of what the segmenter finds for boxes and clicks, less what is protected."""
+        edit = edit.replace(stacks=(edit.chosen,), regions=(), selected=None, mask=None, ramp=None, passes=(), fills=())
+        if not (self.box or self.point or self.mask is not None):
+            raise UsageError("nothing is selected: give --box, --point or --mask")
+        selected = Mask.empty(edit.box)
+        regions: tuple[Region, ...] = ()
+        if self.mask is not None:
+            selected, understood = self._read(self.mask, edit, "mask")
+            log.notes.append(understood)
+            if selected.is_empty:
+                raise MaskError(f"{_called(self.mask, 'mask')}: is empty, nothing in it is white")
+        if self.box or self.point:
+            regions = self._segment(edit, run, log)
+            for region in regions:
+                assert region.mask is not None
+                selected = selected.union(self._taken(region, edit, log) if self.generous else region.mask)
+        if self.invert_mask:
+            selected = selected.invert()
+        protected = edit.protected or Mask.empty(edit.box)
+        for item in self.protect:
+            protected = protected.union(self._protection(item, edit, log))
+        if not protected.is_empty:
+            selected = selected.subtract(protected)
+        if selected.is_empty:
+            raise MaskError("nothing is left of the selection" + (" outside what is protected" if self.protect else ""))
+        log.figures |= {
+            "pixels": selected.area,
+            "share": round(selected.area / edit.box.area, 6),
+            "box": list(selected.box),
+            "parts": len(selected.components()),
+            "confidence": round(min((region.score for region in regions), default=1.0), 3),
+            "protected_pixels": protected.area,
+        }
+        return edit.replace(selected=selected, mask=selected, protected=protected, regions=regions)
+
+    def _segment(self, edit: Edit, run: Run, log: Log) -> tuple[Region, ...]:
+        boxes = []
+        for box in self.box:
+            inside = box.intersect(edit.box)
+            if inside.is_empty:
+                raise ParameterError(f"box {box}: lies outside the photo, which is {edit.box.size} pixels")
+            if inside != box:
+                log.warnings.append(f"box {box} reaches beyond the photo ({edit.box.size}); {inside} is used")
+            log.notes.append(f"box {inside}: {inside.size} pixels")
+            boxes.append(inside)
+        for point in (*self.point, *self.not_point):
+            if not (0 <= point.x < edit.box.width and 0 <= point.y < edit.box.height):
+                raise ParameterError(
+                    f"point {point.x},{point.y}: lies outside the photo, which is {edit.box.size} pixels"
+                )
+        log.card = run.card("segment", self.segmenter)
+        engine = run.segmenter(log.card)
+        key = engine.prepare(edit, run)
+        found = engine.segment(edit, key, Prompts(tuple(boxes), self.point, self.not_point), None, run)
+        if not found.regions:
+            raise MaskError(f"{log.card.name}: found nothing there")
+        for region in found.regions:
+            if region.score < max(_LOW, log.card.min_confidence):
+                log.warnings.append(
+                    f"low confidence ({region.score:.2f}) in the mask of {region.box}: "
+                    f"{region.reason or 'it may miss parts'}; "
+                    "look at it with `inpaint mask ... --overlay`, or give --mask"
+                )
+        return found.regions
+
+    def _taken(self, region: Region, edit: Edit, log: Log) -> Mask:
+        """A region's mask with what it misses for taking the whole object out."""
+        assert region.mask is not None
+        mask = region.mask.fill_holes()
+        boxes = [box.intersect(edit.box) for box in self.box]
+        around = [box for box in boxes if box.contains(region.box)]
+        if not around:  # found by clicks alone
+            return mask
+        box = max(around, key=lambda box: region.box.area / box.area)
+        crop = box.grow(round(0.35 * box.width) + 8, round(0.35 * box.height) + 8).intersect(edit.box)
+        found = leftovers(edit.srgb(crop), box.within(crop), mask.array(crop) > 0)
+        mask = mask.union(Mask.from_array(found, edit.box, (crop.left, crop.top))).fill_holes()
+        if region.score < _TRUSTED or falls_short(mask.box, box):
+            why = "it ends far from a side" if region.score >= _TRUSTED else f"confidence {region.score:.2f}"
+            log.notes.append(f"the whole box {box} is taken: its mask may miss parts of the object ({why})")
+            mask = Mask.from_box(edit.box, box)
+        elif extra := mask.area - region.mask.area:
+            log.notes.append(f"{extra} more pixels of box {box} are taken too, so that no part of the object is left")
+        return mask.subtract(self._excluded(edit))
+
+    def _excluded(self, edit: Edit) -> Mask:
+        """What exclude clicks keep: a disc around each."""
+        radius = max(2, round(0.005 * max(edit.box.size)))
+        kept = Mask.empty(edit.box)
+        for x, y in self.not_point:
+            kept = kept.union(Mask.from_box(edit.box, Box(x, y, x + 1, y + 1)))
+        return kept.dilate(radius) if self.not_point else kept
+
+    def _read(self, source: Any, edit: Edit, what: str) -> tuple[Mask, str]:
+        if isinstance(source, Mask):
+            if source.frame != edit.box:
+                raise MaskError(f"{what}: is {source.frame.size}, the photo is {edit.box.size}")
+            return source.threshold(), f"{what}: {source.area} pixels selected"
+        if isinstance(source, np.ndarray):
+            return _from_array(source, edit, what)
+        mask, understood = Mask.from_file(Path(source), edit.box, fit=self.fit_mask)
+        return mask.threshold(), understood
+
+    def _protection(self, item: Any, edit: Edit, log: Log) -> Mask:
+        if isinstance(item, str) and not Path(item).exists():
+            raise ParameterError(f"protect {item!r}: is neither a box nor a file")
+        if isinstance(item, Box):
+            inside = item.intersect(edit.box)
+            if inside.is_empty:
+                raise ParameterError(f"protect {item}: lies outside the photo, which is {edit.box.size} pixels")
+            if inside != item:
+                log.warnings.append(f"protect {item} reaches beyond the photo ({edit.box.size}); {inside} is used")
+            return Mask.from_box(edit.box, inside)
+        return self._read(item, edit, "protect")[0]
+
+
+def _from_array(array: Any, edit: Edit, what: str) -> tuple[Mask, str]:
+    if array.ndim != 2 or array.dtype not in (np.uint8, np.bool_):
+        raise MaskError(f"{what}: must be an array (height, width) of uint8 or bool, got {array.shape} {array.dtype}")
+    if (array.shape[1], array.shape[0]) != edit.box.size:
+        raise MaskError(f"{what}: is {array.shape[1]}x{array.shape[0]}, the photo is {edit.box.size}")
+    mask = Mask.from_array(array, edit.box).threshold()
+    return mask, f"{what}: {mask.area} pixels selected"
+
+
+def _called(source: Any, what: str) -> str:
+    return str(source) if isinstance(source, str | Path) else what
