@@ -136,6 +136,14 @@ def test_a_dry_run_writes_nothing_and_says_what_would_be_done() -> None:
     assert said["price"] == {"total": 0.0, "currency": "USD"}
     assert said["would_write"] == [f"p-remove-object-{k}.png" for k in (1, 2, 3)]
     assert files() == before
+    Path("there.png").touch()
+    (warned,) = report("remove-object", "p.png", *MASK, "-n", "-o", "there.png")["items"]
+    assert warned["warnings"] == ["there.png: already exists; name another output with -o, or say --overwrite"]
+
+
+def test_pictures_that_are_alike_are_said_to_be() -> None:
+    (said,) = report("remove-object", "p.png", *MASK, "-m", "telea", "--num-images", "2")["items"]
+    assert "telea draws nothing at random here: the 2 pictures are alike" in said["notes"]
 
 
 def test_the_report_says_everything() -> None:

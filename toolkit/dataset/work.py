@@ -130,8 +130,15 @@ class PlanWork(_Work):
             raise UsageError(f"{recipe.name}: fills nothing, so there is nothing to plan")
         card = run.card("fill", getattr(fill, "model", "auto"))
         images = int(getattr(fill, "num_images", 1))
+        targets = numbered(target_of(item, photo, self.output), images)
+        report = edit.report()
+        for target in targets:
+            try:
+                check_free(target, photo, self.output)
+            except OutputError as problem:
+                report["warnings"].append(str(problem))
         plan = planning.estimate(edit.passes, images, card.price, card.pace, card.per_call)
-        return edit.report() | {
+        return report | {
             "dry_run": True,
             "engine": card.name,
             "data_leaves_machine": card.data_leaves_machine,
@@ -144,7 +151,7 @@ class PlanWork(_Work):
             "price": {"total": plan.price, "currency": plan.currency},
             "seconds_expected": None if plan.seconds is None else round(plan.seconds, 1),
             "measured_on": card.measured_on,
-            "would_write": [str(path) for path in numbered(target_of(item, photo, self.output), images)],
+            "would_write": [str(target) for target in targets],
         }
 
 

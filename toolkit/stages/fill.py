@@ -63,6 +63,10 @@ class Fill(Stage):
         edit = edit.replace(fills=())
         for number, windows in enumerate(edit.passes):
             edit = self._pass(edit, run, log, card, windows, number, seeds, prompt, parameters)
+        if len(seeds) > 1 and all(
+            np.array_equal(fill.images[0], image) for fill in edit.fills for image in fill.images
+        ):
+            log.notes.append(f"{card.name} draws nothing at random here: the {len(seeds)} pictures are alike")
         log.figures |= {"calls": sum(len(fill.images) for fill in edit.fills), "prompt": prompt}
         return edit
 

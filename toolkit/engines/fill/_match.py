@@ -90,7 +90,8 @@ def match(picture: Pixels, hole: Bits, closed: Bits, seed: int) -> tuple[Ints, I
         return good, _distance(features, wanted[who], clipped, width)
 
     price = COHERENCE * float(cost.mean()) + FLOOR
-    _merge(cells, offsets, cost, weigh, index, price)
+    neighbours = np.stack([index[cells[:, 0] + PAD + dy, cells[:, 1] + PAD + dx] for dy, dx in AROUND])
+    _merge(cells, offsets, cost, weigh, neighbours, price)
     return cells, offsets
 
 
@@ -99,7 +100,7 @@ def _merge(
     offsets: Ints,
     cost: Floats,
     weigh: Callable[[Ints, Ints], tuple[Bits, Floats]],
-    index: Ints,
+    neighbours: Ints,
     price: float,
 ) -> None:
     """Let blocks of cells take over one offset of a neighbour, in place, where cost + price * differing pairs falls.
@@ -130,9 +131,11 @@ def _merge(
                     # the middle cell of the neighbouring block, another one in the second turn
                     middle = order[starts[neighbour] + (counts[neighbour] * (1 + turn)) // 3]
                     proposed = offsets[middle[mine]]
+                    moves = np.bincount(mine, differ(proposed, offsets[who]), minlength=len(blocks)) > 0
+                    who, mine, proposed = (part[moves[mine]] for part in (who, mine, proposed))
                     good, tried = weigh(proposed, who)
-                    before = cost[who] + price * _strangers(index, cells[who], offsets[who], offsets, None, mine)
-                    after = tried + price * _strangers(index, cells[who], proposed, offsets, member, mine)
+                    before = cost[who] + price * _strangers(neighbours[:, who], offsets[who], offsets, None, mine)
+                    after = tried + price * _strangers(neighbours[:, who], proposed, offsets, member, mine)
                     gain = np.bincount(mine, after - before, minlength=len(blocks))
                     spoilt = np.bincount(mine, ~good, minlength=len(blocks)) > 0
                     accepted = ((gain < 0) & ~spoilt)[mine]
@@ -168,11 +171,10 @@ def differ(one: Ints, other: Ints) -> Bits:
     return different
 
 
-def _strangers(index: Ints, cells: Ints, mine: Ints, offsets: Ints, member: Ints | None, block: Ints | None) -> Floats:
+def _strangers(neighbours: Ints, mine: Ints, offsets: Ints, member: Ints | None, block: Ints | None) -> Floats:
     """How many of the eight neighbours have another offset than `mine`; those of the same block move along."""
-    count = np.zeros(len(cells), np.float32)
-    for dy, dx in AROUND:
-        neighbour = index[cells[:, 0] + PAD + dy, cells[:, 1] + PAD + dx]
+    count = np.zeros(len(mine), np.float32)
+    for neighbour in neighbours:
         apart = (neighbour >= 0) & differ(offsets[neighbour], mine)
         count += apart if member is None else apart & (member[neighbour] != block)
     return count

@@ -22,7 +22,7 @@ Bits = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-CHUNK = 1 << 16
+CHUNK = 1 << 14
 # Above this many cells of the smaller side, a level takes cells of twice the side.
 MOST_CELLS = 60_000
 # Variance, in squared levels, that is left between cells which certainly agree.
@@ -86,8 +86,9 @@ def any_of(bits: Bits, step: int) -> Bits:
 
 def _subdivided(cells: Ints, offsets: Ints) -> tuple[Ints, Ints]:
     """Every cell as four of half its side, which keep its offset (in pixels of the level)."""
-    quarters = [cells * 2 + (dy, dx) for dy in (0, 1) for dx in (0, 1)]
-    return np.concatenate(quarters), np.concatenate([offsets] * 4)
+    quarters = np.concatenate([cells * 2 + (dy, dx) for dy in (0, 1) for dx in (0, 1)])
+    order = np.lexsort((quarters[:, 1], quarters[:, 0]))  # by rows, so that memory is read in order
+    return quarters[order], np.concatenate([offsets] * 4)[order]
 
 
 class _Level:
@@ -117,8 +118,20 @@ class _Level:
         self.valid = whole.ravel() > 0
         self.anchors = cells * side + (PAD - self.margin)
         self.flat = self.anchors[:, 0] * self.width + self.anchors[:, 1]
-        self.index = np.full((cells[:, 0].max() + 3, cells[:, 1].max() + 3), -1, np.int64)
-        self.index[cells[:, 0] + 1, cells[:, 1] + 1] = np.arange(len(cells))
+        # Row d: the cell in direction d of every cell, -1 where there is none; first the eight next to it.
+        self.reach = -(-self.margin // side)
+        apart = range(-self.reach, self.reach + 1)
+        further = [(dy, dx) for dy in apart for dx in apart if max(abs(dy), abs(dx)) > 1]
+        self.directions = np.array([*AROUND, *further])
+        edge = self.reach
+        index = np.full((cells[:, 0].max() + 2 * edge + 1, cells[:, 1].max() + 2 * edge + 1), -1, np.int64)
+        index[cells[:, 0] + edge, cells[:, 1] + edge] = np.arange(len(cells))
+        self.reaching = np.stack(
+            [index[cells[:, 0] + edge + dy, cells[:, 1] + edge + dx] for dy, dx in self.directions]
+        )
+        self.neighbours = self.reaching[: len(AROUND)]
+        inner = np.arange(self.margin, self.margin + side)
+        self.core = (inner[:, None] * self.width + inner).ravel()
         inner = np.rint(np.linspace(0.5, self.patch - 1.5, 5)).astype(np.int64)
         self.samples = np.array([y * self.width + x for y in inner for x in inner])
         self.weights = np.where(self.known, 2, self.hole).astype(np.float32)
@@ -149,8 +162,7 @@ class _Level:
         return framed[PAD:-PAD, PAD:-PAD]
 
     def _proposals(self, offsets: Ints, local: bool) -> Iterator[tuple[Ints, Ints]]:
-        for dy, dx in AROUND:
-            neighbour = self.index[self.cells[:, 0] + 1 + dy, self.cells[:, 1] + 1 + dx]
+        for neighbour in self.neighbours:
             who = np.flatnonzero(neighbour >= 0)
             yield offsets[neighbour[who]], who
         if local:
@@ -172,17 +184,16 @@ class _Level:
             here = flat[start : start + CHUNK, None] + self.samples
             there = moved[start : start + CHUNK, None] + self.samples
             weight = self.weights[here]
-            difference = self.packed[here].view(np.uint8).astype(np.int16)
+            difference = self.packed[here].view(np.uint8).astype(np.float32)
             difference -= self.packed[there].view(np.uint8)
-            squared = np.square(difference, dtype=np.int32).reshape(*here.shape, 4).sum(2)
+            difference = difference.reshape(*here.shape, 4)
+            squared = np.einsum("nsc,nsc->ns", difference, difference)
             cost[start : start + CHUNK] = np.einsum("ns,ns->n", squared, weight) / np.maximum(weight.sum(1), 1e-3)
         return cost
 
     def _strangers(self, who: Ints, mine: Ints, offsets: Ints) -> Floats:
         count = np.zeros(len(who), np.float32)
-        cells = self.cells[who]
-        for dy, dx in AROUND:
-            neighbour = self.index[cells[:, 0] + 1 + dy, cells[:, 1] + 1 + dx]
+        for neighbour in self.neighbours[:, who]:
             count += (neighbour >= 0) & differ(offsets[neighbour], mine)
         return count
 
@@ -192,7 +203,7 @@ class _Level:
         everyone = np.arange(len(self.cells))
         links = []
         for dy, dx in ((0, 1), (1, 0)):
-            neighbour = self.index[self.cells[:, 0] + 1 + dy, self.cells[:, 1] + 1 + dx]
+            neighbour = self.neighbours[AROUND.index((dy, dx))]
             first = everyone[neighbour >= 0]
             second = neighbour[first]
             # pixels that both patches cover: seen from the second one they lie `side` nearer to its corner
@@ -231,23 +242,54 @@ class _Level:
 
     def _vote(self, offsets: Ints, cost: Floats, sharp: bool, toned: Floats | None = None) -> None:
         """Write into every hole pixel the weighted mean of what the patches over it propose."""
-        top, bottom = self.anchors[:, 0].min(), self.anchors[:, 0].max() + self.patch
-        votes = np.zeros(((bottom - top) * self.width, 4), np.float32)
-        moved = self.flat + offsets[:, 0] * self.width + offsets[:, 1]
-        base = self.flat - top * self.width
         scale = max(float(np.percentile(cost, 75)), 1.0)
-        trust = np.exp(-cost / (scale * (0.5 if sharp else 2.0))).astype(np.float32) + 1e-4
+        trust = np.exp(-cost / (scale * (0.5 if sharp else 2.0))).astype(np.float32) + np.float32(1e-4)
         ramp = np.minimum(np.arange(self.patch), np.arange(self.patch)[::-1]) + 1.0
-        profile = (np.outer(ramp, ramp) / ramp.max() ** 2) ** (3.0 if sharp else 1.0)
-        for y in range(self.patch):
-            for x in range(self.patch):
-                step = y * self.width + x
-                value = self.colours[moved + step].astype(np.float32)
+        profile = ((np.outer(ramp, ramp) / ramp.max() ** 2) ** (3.0 if sharp else 1.0)).astype(np.float32)
+        moved = self.flat + offsets[:, 0] * self.width + offsets[:, 1]
+        shares = self._shares(profile)
+        # Where all patches over a cell share one offset they propose the same pixels: those need no mean.
+        agreed = np.ones(len(self.cells), bool)
+        for neighbour in self.reaching:
+            agreed &= (neighbour < 0) | ~differ(offsets[neighbour], offsets)
+        for same in (True, False):
+            chosen = np.flatnonzero(agreed == same)
+            for start in range(0, len(chosen), CHUNK // 4):
+                who = chosen[start : start + CHUNK // 4]
+                around = np.concatenate([who[None], self.reaching[:, who]])
+                weights = np.where(around >= 0, trust[around], 0)
+                values = self._copied(moved[who]) if same else self._mean(moved[around], weights, shares)
                 if toned is not None:
-                    value[:, :3] += toned
-                value[:, 3] = 1.0
-                votes[base + step] += value * (trust * np.float32(profile[y, x]))[:, None]
-        begin = top * self.width
-        part = slice(begin, begin + len(votes))
-        write = self.hole[part] & (votes[:, 3] > 0)
-        self.colours[part, :3][write] = np.clip(np.rint(votes[write, :3] / votes[write, 3:]), 0, 255).astype(np.uint8)
+                    values = values + self._mean_shift(toned[around], weights, shares)
+                places = self.flat[who, None] + self.core
+                inside = self.hole[places]
+                self.colours[places[inside], :3] = np.clip(np.rint(values), 0, 255).astype(np.uint8)[inside]
+
+    def _shares(self, profile: Floats) -> Floats:
+        """The weight of a cell's own patch, and of those around it, in each of its pixels: (patches, side * side)."""
+        edge = self.side * self.reach
+        framed = np.pad(profile, edge)
+        starts = edge + self.margin - self.side * np.concatenate([[(0, 0)], self.directions])
+        return np.stack([framed[y : y + self.side, x : x + self.side].ravel() for y, x in starts])
+
+    def _copied(self, moved: Ints) -> Floats:
+        """(n, side * side, 3): the pixels that cells are copied from."""
+        return self._colours(moved[:, None] + self.core)
+
+    def _colours(self, places: Ints) -> Floats:
+        return self.packed[places].view(np.uint8).reshape(*places.shape, 4)[..., :3].astype(np.float32)
+
+    def _mean(self, moved: Ints, weights: Floats, shares: Floats) -> Floats:
+        """(n, side * side, 3): what the patches over each cell propose for its pixels, weighted."""
+        total = np.zeros((moved.shape[1], len(self.core), 3), np.float32)
+        steps = [(0, 0), *self.directions]
+        for (dy, dx), start, weight, share in zip(steps, moved, weights, shares, strict=True):
+            part = np.flatnonzero(share)  # the strip of the cell that this patch reaches
+            there = self.core[part] - (dy * self.width + dx) * self.side
+            total[:, part] += self._colours(start[:, None] + there) * (weight[:, None] * share[part])[..., None]
+        return total / (weights.T @ shares)[..., None]
+
+    def _mean_shift(self, shifts: Floats, weights: Floats, shares: Floats) -> Floats:
+        """(n, side * side, 3): the colour shifts of the patches over each cell, weighted as their pixels are."""
+        whole = weights.T @ shares
+        return np.stack([(weights * shifts[..., c]).T @ shares / whole for c in range(3)], axis=2)

@@ -75,7 +75,7 @@ def fill_hole(
         raise EngineError(
             f"patchmatch: the mask covers the whole window ({width}x{height} pixels), nothing to copy from"
         )
-    levels = max(0, math.ceil(math.log(bits.size / NATIVE_PIXELS, 4))) if bits.size > NATIVE_PIXELS else 0
+    levels = max(0, math.ceil(math.log(bits.size / NATIVE_PIXELS, 4)))
     step = 1 << levels
     height, width = bits.shape
     # Whole multiples of the step, and never narrower than a patch: the native fill darkens single rows.
