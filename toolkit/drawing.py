@@ -57,6 +57,13 @@ class Drawing:
         """Whether the picture is to be made anew rather than the photo's changed in some windows."""
         return self.moved or any(patch.by_box for patch in self.patches)
 
+    @property
+    def shows_mirrored(self) -> bool:
+        """Whether parts beyond the photo are shown on which no backdrop lies."""
+        shown = self.canvas.box
+        laid = any(patch.by_box and patch.box.contains(shown) for patch in self.patches)
+        return not laid and not self.photo.box.contains(shown)
+
     def plane(self, box: Box) -> Pixels:
         """The pixels (h, w, C) of a box of the photo's plane, all patches laid on; mirrored beyond the photo."""
         inside = box.intersect(self.photo.box)

@@ -346,9 +346,12 @@ class Edit:
         drawing = self.drawing(k)
         if not drawing.is_whole:
             return self.photo.save(target, self.render(k), **options)
-        return self.photo.save(
+        saved = self.photo.save(
             target, drawing.strips(record), size=self.canvas.size, in_place=not drawing.moved, **options
         )
+        if drawing.shows_mirrored:
+            saved = dataclasses.replace(saved, notes=(*saved.notes, "beyond the photo lies its mirror image"))
+        return saved
 
     def report(self) -> dict[str, Any]:
         """What was done, JSON-ready: the photo, each step, each variation."""

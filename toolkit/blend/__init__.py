@@ -1,4 +1,4 @@
-"""Make a fill belong to its photo: colour match, grain match, composite, resampling and the seam score, on plain arrays.
+"""Make a fill belong to its photo: colour and grain match, composite, resampling, seam score, on plain arrays.
 
 Pictures are (h, w, C) with C = 1 or 3, 0..255 (float32 or uint8) unless a function says otherwise; masks are
 (h, w) uint8 with 0 = keep and anything else = regenerated. Nothing given is changed in place.

@@ -137,6 +137,12 @@ class Edited:
             self.raster, self.space, self.made_anew = _blank(wide, self.size), wide, True
         return changed
 
+    def gained_only_alpha(self, before: Space) -> bool:
+        """Whether its pixels are what they were in the space `before`, and an alpha has come to them."""
+        return before == Direct(before.channels, False, before.depth) and self.space == Direct(
+            before.channels, True, before.depth
+        )
+
     @property
     def words(self) -> str:
         """The kind of its pixels in words."""

@@ -186,7 +186,7 @@ class PngFile(PictureFile):
             notes.append("PNG is lossless: the quality was not used")
         if self.interlaced:
             notes.append("the file is no longer interlaced")
-        if edited.promoted:
+        if edited.promoted and not edited.gained_only_alpha(self.space):
             notes.append(
                 f"the new colours do not fit into {self.bits}-bit {_KINDS[self.kind]}: "
                 f"the picture was saved as {edited.words}"

@@ -277,7 +277,7 @@ class TiffFile(PictureFile):
         for start, length in zip(self.starts, self.lengths, strict=False):
             erase(out, start, length)
         if edited.promoted:
-            notes.append(f"the new pixels do not fit into {self.mode}: the picture was saved as {edited.words}")
+            self._say_promoted(edited, notes)
             if self.layout.samples > self.space.bands:
                 notes.append("its extra channels could not be carried along")
         compression = self.layout.compression
@@ -287,6 +287,10 @@ class TiffFile(PictureFile):
         predictor = self.layout.predictor if compression == self.layout.compression else 2
         return append_picture(out, self.tags, edited.plain(), compression=compression, predictor=predictor)
 
+    def _say_promoted(self, edited: Edited, notes: list[str]) -> None:
+        if not edited.gained_only_alpha(self.space):
+            notes.append(f"the new pixels do not fit into {self.mode}: the picture was saved as {edited.words}")
+
     def _anew(self, edited: Edited, out: BinaryIO, notes: list[str]) -> None:
         """Write a picture of another size, with every tag that is not about the old one's pixels."""
         given = edited.changes
@@ -294,7 +298,7 @@ class TiffFile(PictureFile):
         if self._previews:
             notes.append("smaller copies of the old picture in the file were left out")
         if edited.promoted:
-            notes.append(f"the new pixels do not fit into {self.mode}: the picture was saved as {edited.words}")
+            self._say_promoted(edited, notes)
         if self.layout.samples > self.space.bands:
             notes.append("its extra channels could not be carried along")
         data = Metadata()

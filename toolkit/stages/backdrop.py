@@ -37,7 +37,7 @@ class Backdrop(Stage):
     """Lay a colour, a gradient, a picture or nothing behind the cutouts; where they are opaque not a pixel changes."""
 
     needs: ClassVar[tuple[str, ...]] = ("cutouts",)
-    makes: ClassVar[tuple[str, ...]] = ("mask", "ramp", "stacks")
+    makes: ClassVar[tuple[str, ...]] = ("stacks",)  # `mask` and `ramp` follow from the cutouts
     clears: ClassVar[tuple[str, ...]] = ("passes", "fills")
     public: ClassVar[bool] = True
 
@@ -86,7 +86,9 @@ class Backdrop(Stage):
             if photo.channels == 1 and any(len(set(one)) > 1 for one in colours):
                 log.warnings.append("the photo is grey, and so is its new background: the colour became a grey")
             own = [colour_of(photo, one) for one in colours]
-            return Plain(own[0], photo.dtype) if len(own) == 1 else Gradient(edit.canvas.box, *own, photo.dtype)
+            return (
+                Plain(own[0], photo.dtype) if len(own) == 1 else Gradient(edit.canvas.box, own[0], own[1], photo.dtype)
+            )
         path = self._chosen(Path(text).expanduser(), edit, run, log)
         picture = Photo.open(path)
         log.figures["background"] = str(path)
