@@ -7,6 +7,7 @@ filtering in one and two dimensions (1979).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -115,6 +116,7 @@ class _Taps:
         return result
 
 
+@functools.lru_cache(maxsize=8)
 def _taps(first: int, last: int, origin: float, step: float, low: int, high: int) -> _Taps:
     wide = max(1.0, step)
     support = (3.0 if step > 1 else 2.0) * wide
