@@ -255,7 +255,7 @@ RECIPES = [
      "of the object's diagonal (\"2%\"), got 'wide'"),
     ("stages: [select, crop, fill, dilate, composite]",
      "r.yaml.stages[4].composite: needs what 'fill' makes; put it before"),
-    ("stages: [select, dilate]", "r: has no stage 'composite', so it would change nothing"),
+    ("stages: [select, dilate]", "r: has no stage 'composite' or 'backdrop', so it would change nothing"),
     ("name: a\nname: b\nstages: [select]", "r.yaml: line 2: 'name' is written twice"),
     ("nam: a\nstages: [select]", "r.yaml: no field 'nam'; did you mean 'name'?"),
     ("name: A b\nstages: [select]", "r.yaml.name: expected small letters, digits and dashes, got 'A b'"),

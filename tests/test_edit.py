@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit import blend
-from toolkit.edit import Cutout, Edit, Fill, Patch, Stack, Step, Window, reflected
+from toolkit.drawing import reflected
+from toolkit.edit import Cutout, Edit, Fill, Patch, Stack, Step, Window
 from toolkit.errors import FidelityError, PhotoError, UsageError
 from toolkit.geometry import Box, Size
 from toolkit.mask import Mask

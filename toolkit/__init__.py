@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from toolkit.edit import Edit as Edit
     from toolkit.edit import Patch as Patch
     from toolkit.edit import Region as Region
+    from toolkit.edit import Shadow as Shadow
     from toolkit.edit import Stack as Stack
     from toolkit.edit import Step as Step
     from toolkit.edit import Window as Window
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from toolkit.recipe import Recipe as Recipe
     from toolkit.run import Run as Run
     from toolkit.stages import Stage as Stage
+    from toolkit.stages.backdrop import Backdrop as Backdrop
     from toolkit.stages.composite import Composite as Composite
     from toolkit.stages.crop import Crop as Crop
     from toolkit.stages.dilate import Dilate as Dilate
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "cards": ("Card",),
-    "edit": ("Canvas", "Cutout", "Edit", "Patch", "Region", "Stack", "Step", "Window"),
+    "edit": ("Canvas", "Cutout", "Edit", "Patch", "Region", "Shadow", "Stack", "Step", "Window"),
     "errors": (
         "Cancelled", "EngineError", "FidelityError", "InputError", "MaskError", "OutputError", "ParameterError",
         "PhotoError", "RecipeError", "ToolkitError", "UnknownNameError", "UsageError",
@@ -61,6 +63,7 @@ _HOMES = {
     "recipe": ("Input", "Item", "Recipe"),
     "run": ("Run",),
     "stages": ("Stage",),
+    "stages.backdrop": ("Backdrop",),
     "stages.composite": ("Composite",),
     "stages.crop": ("Crop",),
     "stages.dilate": ("Dilate",),

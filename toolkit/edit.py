@@ -18,16 +18,20 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from toolkit import blend
-from toolkit.errors import FidelityError, UsageError
+from toolkit.drawing import Drawing, Record, beyond
+from toolkit.errors import UsageError
 from toolkit.geometry import Box, Price, Size
 from toolkit.mask import Mask
+from toolkit.patch import Canvas as Canvas
+from toolkit.patch import Patch as Patch
+from toolkit.patch import Pixels, frozen
+from toolkit.patch import Shadow as Shadow
+from toolkit.patch import Stack as Stack
 from toolkit.photo import Photo, Saved
 
 if TYPE_CHECKING:
     import PIL.Image
 
-Pixels = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -52,6 +56,16 @@ class Cutout:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "colours", frozen(self.colours))
+
+    def read(self, box: Box) -> tuple[Pixels, Bytes]:
+        """The colours (h, w, C) and the matte (h, w) of a box of the plane.
+
+        The colours count only where the matte lies between 0 and 255: where it is 255 the photo's own do.
+        """
+        colours = np.zeros((box.height, box.width, self.colours.shape[2]), self.colours.dtype)
+        shared = box.intersect(self.box)
+        colours[shared.within(box).slices] = self.colours[shared.within(self.box).slices]
+        return colours, self.matte.array(box)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,50 +103,6 @@ class Fill:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", tuple(frozen(image) for image in self.images))
-
-
-@dataclass(frozen=True, eq=False)
-class Patch:
-    """New pixels for a box: `source` (h, w, C) in the photo's space and depth, mixed in by `weight` (0-255)."""
-
-    box: Box
-    source: Pixels
-    weight: Mask
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "source", frozen(self.source))
-
-    def over(self, box: Box, pixels: Pixels) -> Pixels:
-        """`pixels` (h, w, C) of `box` with this patch laid on; the same array where the two do not meet."""
-        shared = self.box.intersect(box)
-        if shared.is_empty:
-            return pixels
-        weight = self.weight.array(shared)
-        if not weight.any():
-            return pixels
-        if shared == box:
-            return blend.composite(pixels, self.source[shared.within(self.box).slices], weight)
-        inner = shared.within(box).slices
-        laid = pixels.copy()
-        laid[inner] = blend.composite(pixels[inner], self.source[shared.within(self.box).slices], weight)
-        return laid
-
-
-@dataclass(frozen=True, eq=False)
-class Stack:
-    """Variation k of all windows: patches from the bottom up, and a seam score (1 = no seam, higher is worse)."""
-
-    patches: tuple[Patch, ...] = ()
-    seam: float | None = None
-    seeds: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """The part of the photo's plane that is shown, and the pixels it is rendered to."""
-
-    box: Box
-    size: Size
 
 
 @dataclass(frozen=True)
@@ -178,6 +148,7 @@ class Edit:
         ramp: the blend weight 0-255, never outside `mask`.
         protected: what must never change, whatever the mask says.
         cutouts: subjects with soft edges.
+        shadows: what `backdrop` lays between the ground and the subjects, in this order.
         passes: windows to fill; within a pass they are independent.
         fills: what the engines returned.
         stacks: one stack of patches a variation; a single one once chosen.
@@ -192,6 +163,7 @@ class Edit:
     ramp: Mask | None = None
     protected: Mask | None = None
     cutouts: tuple[Cutout, ...] = ()
+    shadows: tuple[Shadow, ...] = ()
     passes: tuple[tuple[Window, ...], ...] = ()
     fills: tuple[Fill, ...] = ()
     stacks: tuple[Stack, ...] = (Stack(),)
@@ -223,9 +195,7 @@ class Edit:
         """A hash of the pixels as they stand: the photo's own and all patches."""
         state = hashlib.sha256(self.photo.digest.encode())
         for patch in self.chosen.patches:
-            state.update(str(patch.box).encode())
-            state.update(np.ascontiguousarray(patch.source).tobytes())
-            state.update(patch.weight.digest.encode())
+            state.update(patch.digest.encode())
         return state.hexdigest()
 
     @property
@@ -260,21 +230,13 @@ class Edit:
         """
         inside = box.intersect(self.box)
         if inside != box:
-            return frozen(_mirrored(self._reach(box), box, self.box, lambda part: self.pixels(part, k)))
-        laid: Pixels = self.photo.crop(box)
+            return frozen(beyond(box, self.box, lambda part: self.pixels(part, k)))
         stack = self.chosen if k is None or len(self.stacks) == 1 else self._variation(k)
-        for patch in stack.patches:
-            laid = patch.over(box, laid)
+        laid = Drawing(self.photo, stack.patches, self.canvas).plane(box)
         if k is not None:
             for fill in self.fills:
                 laid = self._under(fill, k, box, laid)
         return frozen(laid)
-
-    def _reach(self, box: Box) -> Box:
-        """The part of the photo that mirroring `box` reads."""
-        rows = reflected(box.top, box.bottom, self.box.height)
-        columns = reflected(box.left, box.right, self.box.width)
-        return Box(int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
 
     def _under(self, fill: Fill, k: int, box: Box, pixels: Pixels) -> Pixels:
         shared = fill.window.box.intersect(box).intersect(self.box)
@@ -295,8 +257,8 @@ class Edit:
         return frozen(self.photo.to_srgb(self.pixels(box, k)))
 
     def hidden(self, box: Box) -> npt.NDArray[np.bool_] | None:
-        """Where `box` is wholly transparent, as (h, w) bool; None for a photo without alpha."""
-        if not self.photo.has_alpha:
+        """Where `box` is wholly transparent, as (h, w) bool; None without alpha."""
+        if Drawing(self.photo, self.chosen.patches, self.canvas).bands == self.photo.channels:
             return None
         hidden: npt.NDArray[np.bool_] = self.pixels(box)[..., -1] == 0
         return hidden
@@ -305,12 +267,16 @@ class Edit:
         """`mask` in `box` (h, w) uint8, mirrored beyond the photo just as `pixels` is."""
         if self.box.contains(box):
             return mask.array(box)
-        return frozen(_mirrored(self._reach(box), box, self.box, mask.array))
+        return frozen(beyond(box, self.box, mask.array))
+
+    def drawing(self, k: int = 0) -> Drawing:
+        """Variation `k` as the canvas shows it: what `save` writes."""
+        return Drawing(self.photo, self._variation(k).patches, self.canvas)
 
     def render(self, k: int = 0) -> Iterator[tuple[Box, Pixels]]:
         """The windows of variation `k` that differ from the photo: boxes and their pixels (h, w, C).
 
-        Windows that meet are rendered together, so that each pixel is given once and whole.
+        Windows share no pixel, so that each is given once and whole. All in the photo's pixels, whatever the canvas.
 
         Raises:
             FidelityError: when a pixel of weight 0 came out changed (law 1).
@@ -324,31 +290,25 @@ class Edit:
         Raises:
             FidelityError: as `render`.
         """
-        patches = self._variation(k).patches
-        for box in _groups([patch.box.intersect(self.box) for patch in patches]):
-            original = self.photo.crop(box)
-            laid = original
-            touched = np.zeros(original.shape[:2], bool)
-            for patch in patches:
-                laid = patch.over(box, laid)
-                shared = patch.box.intersect(box)
-                if not shared.is_empty:
-                    touched[shared.within(box).slices] |= patch.weight.array(shared) > 0
-            changed = differing(laid, original)
-            if (changed & ~touched).any():
-                count = int((changed & ~touched).sum())
-                raise FidelityError(f"{self.photo.name}: {count} pixels outside the blend band changed in {box}")
+        for box, laid, changed in self.drawing(k).windows():
             yield box, frozen(laid), changed
 
     def band(self, k: int = 0) -> Mask:
         """Where variation `k` may differ from the photo: every pixel some patch has weight on (hard)."""
         whole = Mask.empty(self.box)
         for patch in self._variation(k).patches:
-            whole = whole.union(patch.weight.threshold(1))
+            whole = whole.union(patch.weight.with_frame(self.box).threshold(1))
         return whole
 
     def array(self, k: int = 0) -> Pixels:
-        """Variation `k` as one whole upright array (h, w, C) in the photo's own space and depth."""
+        """Variation `k` as one whole upright array (h, w, C) in the photo's own space and depth: what is saved."""
+        drawing = self.drawing(k)
+        if drawing.is_whole:
+            size = self.canvas.size
+            canvas = np.empty((size.height, size.width, drawing.bands), self.photo.dtype)
+            for box, pixels in drawing.strips():
+                canvas[box.slices] = pixels
+            return canvas
         whole = self.photo.array()
         whole.flags.writeable = True  # made for this call alone
         for box, pixels in self.render(k):
@@ -356,22 +316,42 @@ class Edit:
         return whole
 
     def image(self, k: int = 0) -> PIL.Image.Image:
-        """Variation `k` as an upright 8-bit sRGB PIL image, for looking at; `save` is what loses nothing."""
+        """Variation `k` as an upright 8-bit sRGB PIL image, for looking at; `save` is what loses nothing.
+
+        RGB; RGBA where a stage made the ground transparent.
+        """
         import PIL.Image
 
-        return PIL.Image.fromarray(self.preview(self.box, k))
+        pixels = self.array(k)
+        colours = self.photo.to_srgb(pixels)
+        if self.drawing(k).bands == self.photo.channels + self.photo.has_alpha:
+            return PIL.Image.fromarray(colours)
+        alpha = pixels[..., -1] if self.photo.depth == 8 else (pixels[..., -1] // 257).astype(np.uint8)
+        return PIL.Image.fromarray(np.dstack([colours, alpha]))
 
     def preview(self, box: Box, k: int = 0) -> Bytes:
-        """Variation `k` of `box` as (h, w, 3) uint8 sRGB."""
+        """Variation `k` of a box of the photo's plane as (h, w, 3) uint8 sRGB."""
         return self.choose(k).srgb(box)
 
-    def save(self, target: str | Path | BinaryIO, k: int = 0, **options: Any) -> Saved:
+    def save(self, target: str | Path | BinaryIO, k: int = 0, *, record: Record | None = None, **options: Any) -> Saved:
         """Write variation `k` with everything the photo carries; see `Photo.save` for the options.
+
+        Args:
+            record: told what was found on the way, where the whole picture is made anew.
 
         Raises:
             OutputError: when it cannot be written, or the file exists and `overwrite` was not given.
+            FidelityError: when a pixel of weight 0 came out changed (law 1); nothing is written.
         """
-        return self.photo.save(target, self.render(k), **options)
+        drawing = self.drawing(k)
+        if not drawing.is_whole:
+            return self.photo.save(target, self.render(k), **options)
+        saved = self.photo.save(
+            target, drawing.strips(record), size=self.canvas.size, in_place=not drawing.moved, **options
+        )
+        if drawing.shows_mirrored:
+            saved = dataclasses.replace(saved, notes=(*saved.notes, "beyond the photo lies its mirror image"))
+        return saved
 
     def report(self) -> dict[str, Any]:
         """What was done, JSON-ready: the photo, each step, each variation."""
@@ -393,50 +373,3 @@ class Edit:
             "notes": [note for step in self.steps for note in step.notes],
             "warnings": [warning for step in self.steps for warning in step.warnings],
         }
-
-
-def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A read-only view of `array`."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
-def differing(one: Pixels, other: Pixels) -> npt.NDArray[np.bool_]:
-    """Where two arrays (h, w, C) of one shape differ in any channel, (h, w); several times as fast as `any(axis=2)`."""
-    found: npt.NDArray[np.bool_] = one[..., 0] != other[..., 0]
-    for channel in range(1, one.shape[2]):
-        found |= one[..., channel] != other[..., channel]
-    return found
-
-
-def reflected(start: int, stop: int, length: int) -> npt.NDArray[np.intp]:
-    """Indices `start..stop` folded into `0..length` by mirroring at the border pixels (edge pixels not repeated)."""
-    if length == 1:
-        return np.zeros(stop - start, np.intp)
-    period = 2 * (length - 1)
-    folded = np.abs(np.arange(start, stop)) % period
-    return np.asarray(np.where(folded < length, folded, period - folded), np.intp)
-
-
-def _mirrored(reach: Box, box: Box, photo: Box, read: Any) -> npt.NDArray[Any]:
-    part = read(reach)
-    rows = reflected(box.top, box.bottom, photo.height) - reach.top
-    columns = reflected(box.left, box.right, photo.width) - reach.left
-    mirrored: npt.NDArray[Any] = part[rows[:, None], columns[None, :]]
-    return mirrored
-
-
-def _groups(boxes: list[Box]) -> list[Box]:
-    """Boxes that share no pixel, around all of `boxes`."""
-    groups: list[Box] = []
-    for box in boxes:
-        if box.is_empty:
-            continue
-        merged = box
-        while meeting := [group for group in groups if group.touches(merged)]:
-            for group in meeting:
-                groups.remove(group)
-                merged = merged.union(group)
-        groups.append(merged)
-    return sorted(groups)

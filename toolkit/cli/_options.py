@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,38 @@ def parse_settings(texts: tuple[str, ...]) -> dict[str, Any]:
     return settings
 
 
-def run_options(*, fills: bool = True) -> list[click.Parameter]:
-    """Options every verb that works on photos has."""
+def file_length(text: str) -> int:
+    """Bytes, written as 300000, 300k or 1.5MB; k and M are thousands and millions.
+
+    Raises:
+        click.BadParameter: for anything else.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmM]?)[bB]?\s*", text)
+    length = round(float(found[1]) * {"": 1, "k": 1000, "m": 1000_000}[found[2].lower()]) if found else 0
+    if length < 1:
+        raise click.BadParameter(f"expected bytes such as 300000, 300k or 1.5MB, got {text!r}")
+    return length
+
+
+def picture_options() -> list[click.Parameter]:
+    """Options of how results are written, which every verb has that writes photos."""
+    return [
+        click.Option(["--format"], metavar="NAME", help="of the result: jpeg, png, tiff, webp or bmp"),
+        click.Option(["--quality"], type=click.IntRange(1, 100), help="of JPEG and lossy WebP"),
+        click.Option(["--max-bytes"], type=file_length, metavar="N|Nk|NMB", help="lower the quality until it fits"),
+        click.Option(["--dpi"], type=click.FloatRange(1, 65535), help="pixels per inch to be written into it"),
+        click.Option(["--srgb"], is_flag=True, help="convert its colours to sRGB"),
+        click.Option(["--preview"], is_flag=True, help="write before, mask and after side by side, too"),
+    ]
+
+
+def run_options(*, fills: bool = True, saves: bool = True) -> list[click.Parameter]:
+    """Options every verb that works on photos has.
+
+    Args:
+        fills: it has an engine fill something, which can be planned first.
+        saves: it writes photos.
+    """
     options = [
         click.Option(
             ["output", "-o", "--output"],
@@ -129,6 +160,5 @@ def run_options(*, fills: bool = True) -> list[click.Parameter]:
                 is_flag=True,
                 help="say what would be done, called and paid; fill nothing",
             ),
-            click.Option(["--preview"], is_flag=True, help="write before, mask and after side by side, too"),
         ]
-    return list(options)
+    return [*options, *(picture_options() if saves else [])]

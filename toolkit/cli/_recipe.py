@@ -13,6 +13,7 @@ from toolkit.cli._session import megapixels, standard_input, standard_output, wo
 from toolkit.dataset.inputs import STANDARD, gather
 from toolkit.dataset.work import EditWork, Output, PlanWork
 from toolkit.errors import RecipeError, UsageError
+from toolkit.photo.formats import SUFFIX_OF, format_named
 from toolkit.recipe import Recipe
 from toolkit.run import draw_seed
 
@@ -58,8 +59,8 @@ def check_command(recipe: Recipe) -> None:
     Raises:
         RecipeError: as `command_for`.
     """
-    if not any(item.stage.name == "composite" for item in recipe.items):
-        raise RecipeError(f"{recipe.name}: has no stage 'composite', so it would change nothing")
+    if not any({"stacks", "canvas"} & set(item.stage.makes) for item in recipe.items):
+        raise RecipeError(f"{recipe.name}: has no stage 'composite' or 'backdrop', so it would change nothing")
     taken = {"help", "photos", *(option.name for option in run_options())}
     for name in recipe.inputs:
         if name in taken:
@@ -78,7 +79,9 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
     if options.get("seed") == "random":
         options["seed"] = draw_seed()
         click.echo(f"seed {options['seed']}", err=True)
-    recipe.bind(options, settings)
+    bound = recipe.bind(options, settings)
+    wanted = format_named(given["format"]) if given["format"] else None
+    alpha = any(stage.gives_alpha for stage in bound.stages())
     items = gather(
         photos,
         jobs=given["jobs"],
@@ -87,6 +90,7 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         known=known,
         standard_input=standard_input(photos),
         verb=recipe.name,
+        suffix=SUFFIX_OF[wanted] if wanted else ".png" if alpha else "",
     )
     to_stdout = given["output"] == STANDARD
     if to_stdout and given["as_json"]:
@@ -94,8 +98,13 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
     output = Output(
         recipe.name,
         overwrite=given["overwrite"],
-        preview=given.get("preview", False),
+        preview=given["preview"],
         measure=given["as_json"],
+        format=wanted,
+        quality=given["quality"],
+        dpi=given["dpi"],
+        srgb=given["srgb"],
+        max_bytes=given["max_bytes"],
         standard=standard_output() if to_stdout else None,
         max_pixels=megapixels(given["max_megapixels"]),
     )

@@ -217,6 +217,14 @@ def summary(name: str, report: dict[str, Any], seconds: float) -> str:
     if "composite" in steps:
         seams = steps["composite"]["figures"]["seam"]
         parts.append("seam " + ", ".join(f"{seam:.2f}" for seam in seams) + " (1 = as untouched)")
+    if "backdrop" in steps:
+        parts.append(f"background {steps['backdrop']['parameters']['background']}")
+    if "scale" in steps.get("canvas", {}).get("figures", {}):
+        canvas = steps["canvas"]["figures"]
+        parts.append(
+            f"{canvas['size'][0]}x{canvas['size'][1]}, product {canvas['product_share']:.0%} at scale "
+            f"{canvas['scale']:.4g}"
+        )
     parts.append(f"{seconds:.1f} s")
     targets = [output["path"] for output in report.get("outputs", ())]
     targets += [report[key] for key in ("preview", "overlay") if key in report]

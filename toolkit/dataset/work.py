@@ -11,14 +11,17 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 
 from toolkit import planning
 from toolkit.dataset.inputs import STANDARD, Item
+from toolkit.dataset.readback import drawn, read_back
+from toolkit.drawing import Record
 from toolkit.edit import Edit
 from toolkit.errors import FidelityError, OutputError, UsageError
 from toolkit.geometry import Box
 from toolkit.photo import Photo, differences
-from toolkit.photo.formats import format_of
+from toolkit.photo.formats import format_named, format_of
 from toolkit.recipe import Recipe
 from toolkit.run import Run
 
@@ -35,6 +38,11 @@ class Output:
         overwrite: replace existing files; the source itself only where it is named as the output.
         preview: write before, mask and after side by side, too.
         measure: count changed pixels in what was written also where the format is lossy.
+        format: of every result, where it is not to be what its name says or the source's.
+        quality: of JPEG and lossy WebP, 1 to 100.
+        dpi: pixels per inch that are written into it.
+        srgb: convert its colours to sRGB.
+        max_bytes: what it may measure.
         standard: the stream "-" stands for.
         max_pixels: photos of more pixels are refused.
     """
@@ -43,6 +51,11 @@ class Output:
     overwrite: bool = False
     preview: bool = False
     measure: bool = False
+    format: str | None = None
+    quality: int | None = None
+    dpi: float | None = None
+    srgb: bool = False
+    max_bytes: int | None = None
     standard: BinaryIO | None = None
     max_pixels: int | None = None
 
@@ -78,11 +91,13 @@ class EditWork(_Work):
     def __call__(self, item: Item, run: Run) -> dict[str, Any]:
         """The report of one photo; see `Edit.report` for what it holds besides outputs and fidelity."""
         recipe, photo = self.begin(item)
-        count = next((stage.num_images for stage in recipe.stages() if hasattr(stage, "num_images")), 1)
+        stages = list(recipe.stages())
+        count = next((stage.num_images for stage in stages if hasattr(stage, "num_images")), 1)
         targets = numbered(target_of(item, photo, self.output), count)
         previews = [preview_of(targets[0])] if self.output.preview and targets[0] != STANDARD else []
         for target in (*targets, *previews):
             check_free(target, photo, self.output)
+        check_holds(targets[0], photo, self.output, any(stage.gives_alpha for stage in stages))
         edit = recipe(photo, run)
         if len(edit.stacks) != len(targets):
             targets = numbered(target_of(item, photo, self.output), len(edit.stacks))
@@ -102,11 +117,17 @@ class EditWork(_Work):
         if stream is None:
             make_folder(Path(target))
         measured: dict[str, Any] = {"verified": False}
+        output, record = self.output, Record()
+        srgb = output.srgb and not edit.photo.shows_srgb
 
         def check(written: Path) -> None:
-            measured.update(fidelity(edit, k, written, str(target), self.output.measure))
+            found = fidelity(edit, k, written, str(target), output.measure, record=record, srgb=srgb)
+            measured.update(found)
 
-        saved = edit.save(stream or Path(target), k, overwrite=self.output.overwrite, check=check)
+        saved = edit.save(
+            stream or Path(target), k, record=record, overwrite=output.overwrite, format=output.format,
+            quality=output.quality, dpi=output.dpi, srgb=output.srgb, max_bytes=output.max_bytes, check=check,
+        )  # fmt: skip
         report["notes"] += [note for note in saved.notes if note not in report["notes"]]
         return {
             "path": str(target),
@@ -267,6 +288,20 @@ def check_free(target: Path | str, photo: Photo, output: Output) -> None:
         raise OutputError(f"{path}: cannot be written (no permission to write in {nearest})")
 
 
+def check_holds(target: Path | str, photo: Photo, output: Output, alpha: bool) -> None:
+    """Find out before the work whether the result's format is clear and can hold it.
+
+    Raises:
+        UsageError: when the target's name contradicts the format, or the format has no transparency and needs it.
+    """
+    named = None if target == STANDARD else format_of(Path(target))
+    wanted = format_named(output.format) if output.format else named
+    if named and wanted != named:
+        raise UsageError(f"{target}: is the name of a {named} file, and --format asks for {wanted}; leave one away")
+    if alpha and (wanted or photo.format) == "JPEG":
+        raise UsageError(f"{target}: JPEG has no transparency; name a .png or .webp file, or say --format png")
+
+
 def make_folder(target: Path) -> None:
     """Make the folder `target` is to lie in.
 
@@ -279,19 +314,27 @@ def make_folder(target: Path) -> None:
         raise OutputError(f"{target.parent}: cannot be made ({problem.strerror})") from None
 
 
-def fidelity(edit: Edit, k: int, path: Path, name: str, measure: bool) -> dict[str, Any]:
+def fidelity(
+    edit: Edit, k: int, path: Path, name: str, measure: bool, *, record: Record | None = None, srgb: bool = False
+) -> dict[str, Any]:
     """What a reader of a written file finds changed; lossless files are always read back.
 
     Args:
         path: where the file lies now.
         name: what it is to be called, in messages too.
+        record: what was found when it was drawn; without it that is done again, where it is needed.
+        srgb: whether the colours were converted to sRGB from another space.
 
     Raises:
         FidelityError: when a pixel outside the blend band changed in a lossless file (law 1).
     """
-    written = Photo.open(path, name=name, max_pixels=edit.box.area)
+    drawing = edit.drawing(k)
+    written = Photo.open(path, name=name, max_pixels=edit.canvas.size.area)
     # PNG and TIFF hold every depth and alpha; the others are exact only as what the photo was.
     exact = written.format in ("PNG", "TIFF") or (written.format == edit.photo.format and edit.photo.lossless)
+    if drawing.is_whole:
+        return read_back(drawing, record or drawn(drawing), written, exact=exact, srgb=srgb, measure=measure)
+    exact = exact and not srgb
     if not (exact or measure):
         return {"verified": False, "pixels_changed_outside": None}
     band = edit.band(k)
@@ -342,11 +385,25 @@ def contact_sheet(edit: Edit) -> npt.NDArray[np.uint8]:
     size = (max(1, round(edit.box.width * scale)), max(1, round(edit.box.height * scale)))
     before = edit.photo.to_srgb(edit.photo.crop(edit.box))
     pictures = [before, overlaid(edit.replace(stacks=(edit.stacks[0].__class__(),)))]
-    pictures += [edit.preview(edit.box, k) for k in range(len(edit.stacks))]
     small = [cv2.resize(np.ascontiguousarray(one), size, interpolation=cv2.INTER_AREA) for one in pictures]
-    gap = np.full((size[1], 12, 3), 255, np.uint8)
+    small += [_result(edit, k) for k in range(len(edit.stacks))]
+    height = max(len(one) for one in small)
+    small = [np.pad(one, ((0, height - len(one)), (0, 0), (0, 0)), constant_values=255) for one in small]
+    gap = np.full((height, 12, 3), 255, np.uint8)
     row = [part for one in small for part in (one, gap)][:-1]
     return np.asarray(np.concatenate(row, axis=1), np.uint8)
+
+
+def _result(edit: Edit, k: int) -> npt.NDArray[np.uint8]:
+    """Variation `k` as it is saved, reduced, (h, w, 3) uint8 sRGB; on chequers where a stage made it transparent."""
+    image = edit.image(k)
+    image.thumbnail((_SHEET_SIDE, _SHEET_SIDE), resample=PIL.Image.Resampling.BOX)
+    if image.mode == "RGBA":
+        x, y = np.arange(image.width) // 12, np.arange(image.height) // 12
+        chequers = np.where((x[None, :] + y[:, None]) % 2, 255, 204).astype(np.uint8)
+        ground = PIL.Image.fromarray(chequers).convert("RGBA")
+        image = PIL.Image.alpha_composite(ground, image).convert("RGB")
+    return np.asarray(image)
 
 
 def preview_of(target: Path | str) -> Path:

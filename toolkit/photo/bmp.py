@@ -12,6 +12,7 @@ from toolkit.errors import PhotoError
 from toolkit.geometry import Box, Size
 from toolkit.photo.picture import Edited, PictureFile, sentences
 from toolkit.photo.raster import ArrayRaster, Direct, Palette, Raster, Space, strips
+from toolkit.photo.restate import Changes
 from toolkit.photo.source import Source
 
 _COMPRESSIONS = {1: "RLE", 2: "RLE", 4: "JPEG", 5: "PNG"}
@@ -119,11 +120,13 @@ class BmpFile(PictureFile):
 
     def rewrite(self, edited: Edited, out: BinaryIO, quality: int | None) -> list[str]:
         notes = ["BMP is lossless: the quality was not used"] if quality is not None else []
-        if edited.promoted:
-            notes.append(f"the new colours do not fit into {self.mode}: the picture was saved in {edited.words}")
-            if self.metadata.icc:
+        changes = edited.changes
+        if edited.promoted or changes != Changes():
+            if edited.promoted:
+                notes.append(f"the new colours do not fit into {self.mode}: the picture was saved in {edited.words}")
+            if changes.profile(self.metadata.icc):
                 notes.append("the colour profile could not be carried along")
-            write_bmp(edited.raster, out, self.metadata.dpi)
+            write_bmp(edited.plain(), out, changes.dpi or self.metadata.dpi)
             return notes
         with self.source.open() as stream:
             shutil.copyfileobj(stream, out, 1 << 20)

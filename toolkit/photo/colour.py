@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import struct
 from typing import Any
 
 import cv2
@@ -62,6 +63,35 @@ def to_srgb(pixels: npt.NDArray[Any], channels: int, icc: bytes | None) -> Colou
         if not same:
             return _apply(there, colour[..., 0] if channels == 1 else colour, "L" if channels == 1 else "RGB")
     return np.repeat(colour, 3, axis=2) if channels == 1 else colour.copy()
+
+
+def converted(pixels: npt.NDArray[Any], channels: int, icc: bytes) -> npt.NDArray[Any]:
+    """Photo pixels (h, w, channels[+1]) through the profile to sRGB, in their own depth and bands.
+
+    Little CMS works in 8 bits here: of a 16-bit value the fraction of a level is carried over as it is.
+    """
+    new = pixels.copy()
+    for top in range(0, len(pixels), 256):
+        colour = pixels[top : top + 256, :, :channels]
+        shown = to_srgb(colour, channels, icc)[..., :channels]
+        if pixels.dtype == np.uint8:
+            new[top : top + 256, :, :channels] = shown
+        else:
+            fraction = colour.astype(np.int32) - eight_bits(colour).astype(np.int32) * 257
+            new[top : top + 256, :, :channels] = np.clip(shown.astype(np.int32) * 257 + fraction, 0, 65535)
+    return new
+
+
+def differs(icc: bytes | None, channels: int) -> bool:
+    """True when the profile can be read and describes another space than sRGB."""
+    return icc is not None and usable(icc, channels) and not _transforms(icc)[2]
+
+
+@functools.cache
+def srgb_profile() -> bytes:
+    """An ICC profile of sRGB; always the same bytes, so without the date it was made on."""
+    profile: bytes = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + profile[36:]
 
 
 def from_srgb(

@@ -8,7 +8,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from toolkit.errors import OutputError
-from toolkit.photo import exif, previews
+from toolkit.photo import exif, previews, restate
 from toolkit.photo.bmp import write_bmp
 from toolkit.photo.jpeg import Segment, encode, flattened
 from toolkit.photo.picture import Edited, Metadata, PictureFile
@@ -36,10 +36,12 @@ def convert(
     """
     notes: list[str] = []
     data = Metadata()
-    data.icc, data.dpi, data.orientation = picture.metadata.icc, picture.metadata.dpi, picture.metadata.orientation
+    changes = edited.changes
+    data.icc, data.orientation = changes.profile(picture.metadata.icc), picture.metadata.orientation
+    data.dpi = changes.dpi or picture.metadata.dpi
     data.exif = _exif(picture, edited, notes)
     if picture.metadata.xmp:
-        data.xmp, said = previews.clean_xmp(picture.metadata.xmp)
+        data.xmp, said = previews.clean_xmp(restate.xmp(picture.metadata.xmp, changes))
         notes += [said] if said else []
     space = edited.space
     words = edited.words
@@ -92,7 +94,7 @@ def _exif(picture: PictureFile, edited: Edited, notes: list[str]) -> bytes | Non
     """The EXIF block to carry along, its thumbnail renewed and the orientation in it where it came from elsewhere."""
     block = picture.metadata.exif
     if block:
-        block, said = exif.renew_thumbnail(block, edited.miniature)
+        block, said = exif.renew_thumbnail(restate.exif_block(block, edited.changes), edited.miniature)
         notes += [said] if said else []
     wanted = picture.metadata.orientation
     if wanted != (exif.orientation(block) or 1):

@@ -19,6 +19,7 @@ SUFFIXES = {
     ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP", ".bmp": "BMP", ".dib": "BMP",
 }  # fmt: skip
 _NAMES = {"JPG": "JPEG", "TIF": "TIFF"}
+SUFFIX_OF = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp"}
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
 _CONVERT = "convert it to PNG, JPEG or TIFF first"
 _RAW = "is a camera RAW file ({}); develop it to TIFF or JPEG first"

@@ -9,7 +9,7 @@ from PIL import Image, ImageFile, JpegImagePlugin
 
 from toolkit.errors import PhotoError
 from toolkit.geometry import Size
-from toolkit.photo import exif, previews
+from toolkit.photo import exif, previews, restate
 from toolkit.photo.picture import Edited, PictureFile, eight_bits, sentences
 from toolkit.photo.raster import Direct, ImageRaster, Raster, strips
 from toolkit.photo.source import Range, Source, Splice
@@ -19,6 +19,8 @@ _ALONE = {0x01, *range(0xD0, 0xD8)}
 _STANDARD_CODES = bytes((0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 125))  # ITU-T T.81, table K.5
 _SUBSAMPLINGS = {(1, 1): 0, (2, 1): 1, (2, 2): 2}
 _LARGEST_SIDE = 65535
+LARGEST_BUFFERED = 40_000_000
+"""Pixels up to which an encoder may be used that holds all of a picture's coefficients, up to 6 bytes a pixel."""
 
 
 @dataclass(frozen=True)
@@ -166,17 +168,23 @@ class JpegFile(PictureFile):
         carried = [(s.marker, s.payload) for s in self.segments if s.carried]
         kept, said = previews.renewed(carried, edited.miniature)
         notes += said
+        kept, said = restate.jpeg_segments(kept, edited.changes, may_add=not self._rgb)
+        notes += said
         extra = _bytes_after_end(self.source, self._late)
         if extra > 16:
             notes.append(
                 f"{extra} bytes after the end of the picture (a second picture, a film or a preview) were left out"
             )
-        if self.source.length - self._scan > 1.9 * self.size.area:
+        if self.source.length - self._scan > 1.9 * edited.size.area:
             options |= {"progressive": False, "optimize": False}  # Pillow gives such files too small a buffer
+        sparing = edited.size.area > LARGEST_BUFFERED
+        if sparing:
+            options |= {"progressive": False, "optimize": False}
         if not encode(raster, out, [Segment(*pair) for pair in kept], options):
             options["progressive"] = False
         if self._frame in (0xC2, 0xCA) and not options["progressive"]:
-            notes.append("the picture is too detailed for the progressive encoder: it was saved as baseline JPEG")
+            why = "large" if sparing else "detailed"
+            notes.append(f"the picture is too {why} for the progressive encoder: it was saved as baseline JPEG")
         return notes
 
 

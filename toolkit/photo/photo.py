@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -15,17 +17,19 @@ from PIL import Image
 
 from toolkit.errors import OutputError, ParameterError, PhotoError
 from toolkit.geometry import Box, Size
-from toolkit.photo import colour, formats
+from toolkit.photo import colour, formats, saving
 from toolkit.photo.convert import convert
 from toolkit.photo.memory import ArrayFile, from_image
 from toolkit.photo.orientation import stored_box, to_stored, to_upright, upright_size
 from toolkit.photo.output import whole_file
 from toolkit.photo.picture import Edited, PictureFile, sentences
-from toolkit.photo.raster import Raster, strips
+from toolkit.photo.raster import Direct, ImageRaster, Raster, strips
 from toolkit.photo.source import Source, from_path, from_stream, from_url
 
 Array = npt.NDArray[Any]
 MAX_PIXELS = 500_000_000
+SPARING = 1 << 24
+"""A photo of more pixels is decoded again rather than kept while a new picture of its size is written."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,11 @@ class Photo:
         return tuple(said)
 
     @property
+    def shows_srgb(self) -> bool:
+        """Whether its values are sRGB's: no profile that can be used, or one of the same space."""
+        return not colour.differs(self.icc, self.channels)
+
+    @property
     def digest(self) -> str:
         """The sha256 of the source's bytes (of an array: its shape, type and values), in hex."""
         with self._lock:
@@ -184,43 +193,74 @@ class Photo:
         target: str | Path | BinaryIO,
         windows: Iterable[tuple[Box, Array]],
         *,
+        size: Size | None = None,
+        in_place: bool = False,
         format: str | None = None,
         overwrite: bool = False,
         quality: int | None = None,
+        dpi: float | None = None,
+        srgb: bool = False,
+        max_bytes: int | None = None,
         check: Callable[[Path], None] | None = None,
     ) -> Saved:
-        """Write the photo with new windows; everything else stays as it is.
+        """Write the photo with new windows, or a new picture in its place; everything else stays as it is.
 
         Args:
             target: a path, whose suffix names the format, or a binary stream (the source's format unless named).
             windows: upright boxes and all their new pixels (h, w, channels[+1]) in the photo's type; read once,
                 later ones lie on top. Windows with alpha for a photo without give it an alpha channel.
+            size: the upright size of a new picture, of which `windows` then are disjoint parts that cover it, all
+                with alpha or all without; each is asked for when the one before it has been taken.
+            in_place: says that a window of a new picture depends on no pixel of the photo but those under it, so
+                that the decoded photo may be written over, and decoded again when it is needed.
             format: JPEG, PNG, TIFF, WEBP or BMP, if not what the suffix says.
             overwrite: allow an existing target to be replaced, the source itself included.
             quality: 1 to 100 for JPEG and lossy WebP; without it a JPEG keeps its own tables.
+            dpi: pixels per inch the file is to say; without it what the source says.
+            srgb: convert the colours to sRGB.
+            max_bytes: what the file may measure; the quality of JPEG and lossy WebP is lowered until it does.
             check: called with the written file before it takes the target's place (not for a stream); what it raises
                 is raised here, and the target is left as it was.
 
         Raises:
-            OutputError: when the target exists or cannot be written; nothing half-written is left.
-            ParameterError: when a window does not fit.
+            OutputError: when the target exists, cannot be written or kept to `max_bytes`; nothing is left behind.
+            ParameterError: when a window or a value does not fit.
             PhotoError: when the source cannot be decoded, or has changed.
         """
         if quality is not None and not 1 <= quality <= 100:
             raise ParameterError(f"quality must be between 1 and 100, got {quality}")
+        if dpi is not None and not 1 <= dpi <= 65535:
+            raise ParameterError(f"dpi must be between 1 and 65535, got {dpi:g}")
+        if max_bytes is not None and max_bytes < 1:
+            raise ParameterError(f"max_bytes must be at least 1, got {max_bytes}")
         path = Path(target) if isinstance(target, (str, Path)) else None
         wanted = formats.format_named(format) if format else (formats.format_of(path) if path else None) or self.format
         if path is not None and path.exists() and not overwrite:
             raise OutputError(f"{path}: already exists; name another output or allow overwriting")
-        if path is not None and path.exists() and self.path is not None and path.samefile(self.path):
+        over_source = path is not None and path.exists() and self.path is not None and path.samefile(self.path)
+        if over_source:
             _ = self.digest  # the bytes it is taken from are about to be replaced
-        laid = [
-            (box, np.asarray(pixels)) for box, pixels in windows
-        ]  # all, before one is pasted: they may be read here
-        self._decoded()
+
+        def encode(out: BinaryIO) -> tuple[str, list[str]]:
+            with self._lock, self._edited(windows, size, in_place, over_source) as edited:
+                notes = [saving.to_srgb(edited, self.icc)] if srgb else []
+                if dpi is not None:
+                    edited.changes = replace(edited.changes, dpi=(float(dpi), float(dpi)))
+                if max_bytes is None:
+                    mode, said = self._write(edited, out, quality, wanted)
+                    return mode, notes + said
+                # A WebP that was lossless stays so; another picture becomes a lossy one where a quality is given.
+                lossy = wanted == "JPEG" or (wanted == "WEBP" and not (self.format == "WEBP" and self.lossless))
+                memory, mode, said = saving.within(
+                    str(path or "the picture"), functools.partial(self._write, edited, wanted=wanted), max_bytes,
+                    quality, lossy=lossy,
+                )  # fmt: skip
+                out.write(memory.getbuffer())
+                return mode, notes + said
+
         if path is None:
             memory = io.BytesIO()
-            mode, notes = self._encoded(laid, memory, wanted, quality)
+            mode, notes = encode(memory)
             stream = cast(BinaryIO, target)
             try:
                 stream.write(memory.getbuffer())
@@ -230,30 +270,69 @@ class Photo:
         else:
             permissions = self._picture.source.permissions
             with whole_file(path, overwrite=overwrite, permissions=permissions, check=check) as out:
-                mode, notes = self._encoded(laid, out, wanted, quality)
+                mode, notes = encode(out)
                 length = out.seek(0, io.SEEK_END)
         return Saved(path, wanted, mode, tuple(dict.fromkeys(notes)), length)
 
-    def _encoded(
-        self, laid: list[tuple[Box, Array]], out: BinaryIO, wanted: str, quality: int | None
-    ) -> tuple[str, list[str]]:
-        """Write the photo with windows laid on; the raster holds them only meanwhile."""
-        with self._lock:
-            edited = Edited(self._decoded(), self._picture.space)
-            try:
-                for box, pixels in laid:
-                    where = self._stored(box)
-                    self._check(pixels, f"window {box}", box)
-                    edited.paste(where, to_stored(pixels, self.orientation))
-                return self._write(edited, out, wanted, quality)
-            finally:
-                edited.undo()
+    @contextlib.contextmanager
+    def _edited(
+        self, windows: Iterable[tuple[Box, Array]], size: Size | None, in_place: bool, keep: bool
+    ) -> Iterator[Edited]:
+        """The photo with windows laid on, which its raster holds only meanwhile, or the new picture they make."""
+        if size is not None:
+            yield self._anew(windows, size, in_place, keep)
+            return
+        laid = [(box, np.asarray(pixels)) for box, pixels in windows]  # all, as they may be read here meanwhile
+        edited = Edited(self._decoded(), self._picture.space)
+        try:
+            for box, pixels in laid:
+                where = self._stored(box)
+                self._check(pixels, f"window {box}", box)
+                edited.paste(where, to_stored(pixels, self.orientation))
+            yield edited
+        finally:
+            edited.undo()
 
-    def _write(self, edited: Edited, out: BinaryIO, wanted: str, quality: int | None) -> tuple[str, list[str]]:
+    def _anew(self, windows: Iterable[tuple[Box, Array]], size: Size, in_place: bool, keep: bool) -> Edited:
+        """A new picture made of `windows`; with `keep` the decoded photo stays, because it cannot be decoded again."""
+        own = self._decoded()
+        sparing = own.size.area > SPARING and not self._picture.made_here and not keep
+        whole, edited, covered = Box.of_size(size), None, 0
+        spent = False
+        try:
+            for box, pixels in windows:
+                self._check(pixels, f"window {box}", box)
+                if edited is None:
+                    alpha = pixels.shape[2] > self.channels
+                    given = own if in_place and sparing and self._lends(own, alpha) else None
+                    spent = given is not None
+                    edited = Edited.anew(self._picture, upright_size(size, self.orientation), alpha=alpha, over=given)
+                if not whole.contains(box) or pixels.shape[2] != edited.space.bands:
+                    raise ParameterError(f"window {box}: is no part of a picture of {size} like those before it")
+                edited.write(stored_box(box, size, self.orientation), to_stored(pixels, self.orientation))
+                covered += box.area
+        finally:
+            if spent:
+                self._raster = None  # no longer the photo
+        if edited is None or covered != size.area:
+            raise ParameterError(f"the windows cover {covered} of the {size.area} pixels of a picture of {size}")
+        if sparing:
+            self._raster = None  # two large pictures and what an encoder needs would be more than is necessary
+        return edited
+
+    def _lends(self, raster: Raster, alpha: bool) -> bool:
+        """Whether the raster can hold the new picture; it then has its alpha, if it needs one."""
+        space = self._picture.space
+        if space != Direct(space.channels, space.alpha, space.depth) or raster.bands != space.bands:
+            return False
+        return alpha == space.alpha or (isinstance(raster, ImageRaster) and raster.add_alpha())
+
+    def _write(self, edited: Edited, out: BinaryIO, quality: int | None, wanted: str) -> tuple[str, list[str]]:
         if wanted != self.format or self._picture.made_here:
             return convert(self._picture, edited, out, wanted, quality)
         notes = self._picture.rewrite(edited, out, quality)
-        return (f"{edited.words} {wanted}" if edited.promoted else self.mode), notes
+        anew = edited.promoted or (edited.changes.size is not None and wanted == "TIFF")
+        return (f"{edited.words} {wanted}" if anew else self.mode), notes
 
     def _stored(self, box: Box) -> Box:
         box = Box(*box).checked()

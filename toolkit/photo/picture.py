@@ -15,6 +15,7 @@ from toolkit.errors import PhotoError, ToolkitError
 from toolkit.geometry import Box, Size
 from toolkit.photo import exif
 from toolkit.photo.raster import Array, ArrayRaster, Direct, ImageRaster, Raster, Space, strips
+from toolkit.photo.restate import Changes
 from toolkit.photo.source import Source
 
 
@@ -59,6 +60,9 @@ class Edited:
 
     Windows are pasted into the raster itself, since a copy of a large photo costs as much as encoding it; `undo`
     gives the raster back as it was.
+
+    Attributes:
+        changes: what the metadata is to say anew.
     """
 
     def __init__(self, raster: Raster, space: Space) -> None:
@@ -67,6 +71,8 @@ class Edited:
         self.size = raster.size
         self.touched: list[Box] = []
         self.promoted = False
+        self.made_anew = False
+        self.changes = Changes()
         self._replaced: list[tuple[Raster, Box, Array]] = []
 
     def paste(self, box: Box, pixels: Array) -> None:
@@ -87,6 +93,25 @@ class Edited:
         self.raster.write(box, samples)
         self.touched.append(box)
 
+    @classmethod
+    def anew(cls, picture: PictureFile, size: Size, *, alpha: bool, over: Raster | None = None) -> Edited:
+        """A new picture of plain pixels in place of the file's, of this stored size; all of it is still to be written.
+
+        Args:
+            over: the picture's own raster, if that may be written over.
+        """
+        wide = Direct(picture.space.channels, alpha, picture.space.depth)
+        edited = cls(_blank(wide, size) if over is None else over, wide)
+        edited.promoted, edited.made_anew = wide != picture.space, True
+        if size != picture.size:
+            edited.changes = Changes(size)
+        return edited
+
+    def write(self, box: Box, pixels: Array) -> None:
+        """Put plain pixels (h, w, bands) into a picture made anew."""
+        self.raster.write(box, pixels)
+        self.touched.append(box)
+
     def undo(self) -> None:
         """Put back every sample that was replaced."""
         while self._replaced:
@@ -99,6 +124,24 @@ class Edited:
         if wide == self.space:
             return
         self.raster, self.space, self.promoted = _converted(self.raster, self.space, wide), wide, True
+
+    def plain_copy(self) -> bool:
+        """Go over to a raster of plain pixels that may be written over, a new one unless the picture was made anew.
+
+        Returns:
+            Whether the pixels are of another kind then. What the new raster shows is undefined.
+        """
+        wide = Direct(self.space.channels, self.space.alpha, self.space.depth)
+        changed = wide != self.space
+        if not self.made_anew:
+            self.raster, self.space, self.made_anew = _blank(wide, self.size), wide, True
+        return changed
+
+    def gained_only_alpha(self, before: Space) -> bool:
+        """Whether its pixels are what they were in the space `before`, and an alpha has come to them."""
+        return before == Direct(before.channels, False, before.depth) and self.space == Direct(
+            before.channels, True, before.depth
+        )
 
     @property
     def words(self) -> str:
@@ -144,12 +187,15 @@ def _colours(space: Space, samples: Array) -> npt.NDArray[np.uint8]:
     return np.repeat(colour, 3, axis=2) if space.channels == 1 else colour
 
 
+def _blank(space: Direct, size: Size) -> Raster:
+    if space.depth == 8:
+        mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[space.bands]
+        return ImageRaster(Image.new(mode, size))
+    return ArrayRaster(np.empty((size.height, size.width, space.bands), space.dtype))
+
+
 def _converted(raster: Raster, space: Space, wide: Direct) -> Raster:
-    if wide.depth == 8:
-        mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[wide.bands]
-        new: Raster = ImageRaster(Image.new(mode, raster.size))
-    else:
-        new = ArrayRaster(np.empty((raster.size.height, raster.size.width, wide.bands), wide.dtype))
+    new = _blank(wide, raster.size)
     for box in strips(raster.size):
         pixels = space.pixels(raster.read(box))
         if wide.depth < space.depth:

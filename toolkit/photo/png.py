@@ -15,7 +15,7 @@ from PIL import PngImagePlugin
 
 from toolkit.errors import PhotoError
 from toolkit.geometry import Size
-from toolkit.photo import exif, previews
+from toolkit.photo import exif, previews, restate
 from toolkit.photo.picture import Edited, PictureFile, sentences
 from toolkit.photo.pngwriter import SIGNATURE, chunk, write_png
 from toolkit.photo.raster import ArrayRaster, Direct, ImageRaster, Keyed, Palette, Raster, Space, strips
@@ -46,6 +46,7 @@ _STILL_TRUE = {
     b"cLLi",
 }
 _OF_THE_PALETTE = {b"tRNS", b"bKGD", b"sBIT"}
+_OF_THE_COLOURS = {b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"cICP"}
 
 
 @dataclass(frozen=True)
@@ -185,13 +186,14 @@ class PngFile(PictureFile):
             notes.append("PNG is lossless: the quality was not used")
         if self.interlaced:
             notes.append("the file is no longer interlaced")
-        if edited.promoted:
+        if edited.promoted and not edited.gained_only_alpha(self.space):
             notes.append(
                 f"the new colours do not fit into {self.bits}-bit {_KINDS[self.kind]}: "
                 f"the picture was saved as {edited.words}"
             )
         first = next(i for i, c in enumerate(self.chunks) if c.name == b"IDAT")
-        before = b"".join(self._carried(c, edited, notes) for c in self.chunks[1:first])
+        before = new_chunks(edited.changes)
+        before += b"".join(self._carried(c, edited, notes) for c in self.chunks[1:first])
         after = b"".join(
             self._carried(c, edited, notes) for c in self.chunks[first:] if c.name not in (b"IDAT", b"IEND")
         )
@@ -214,17 +216,19 @@ class PngFile(PictureFile):
             return b""
         if edited.promoted and name in (b"sBIT", b"bKGD"):
             return b""
+        if (edited.changes.srgb and name in _OF_THE_COLOURS) or (edited.changes.dpi and name == b"pHYs"):
+            return b""
         if name == b"eXIf":
-            block = exif.without_prefix(data)
-            block, said = exif.renew_thumbnail(block, edited.miniature)
-            if said:
-                notes.append(said)
-                return chunk(name, data[: len(data) - len(block)] + block)
+            old = exif.without_prefix(data)
+            block, said = exif.renew_thumbnail(restate.exif_block(old, edited.changes), edited.miniature)
+            notes += [said] if said else []
+            if block != old:
+                return chunk(name, data[: len(data) - len(old)] + block)
         elif name == b"iTXt" and data.startswith(b"XML:com.adobe.xmp\0"):
             key, text = _text(c, self.source.name)
-            packet, said = previews.clean_xmp(text)
-            if said:
-                notes.append(said)
+            packet, said = previews.clean_xmp(restate.xmp(text, edited.changes))
+            notes += [said] if said else []
+            if packet != text:
                 return chunk(name, key + b"\0\0\0\0\0" + packet)
         elif name == b"caBX":
             notes.append("the content credentials (C2PA) were signed for the old picture and were left out")
@@ -236,6 +240,14 @@ class PngFile(PictureFile):
             notes.append("the digital signature was made for the old picture and was left out")
             return b""
         return self.source.read(c.offset, c.length + 12)
+
+
+def new_chunks(changes: restate.Changes) -> bytes:
+    """The chunks for a profile and a resolution that are new."""
+    found = chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(changes.icc, 9)) if changes.icc else b""
+    if changes.dpi:
+        found += chunk(b"pHYs", b"".join(round(n / 0.0254).to_bytes(4, "big") for n in changes.dpi) + b"\1")
+    return found
 
 
 def _chunks(stream: BinaryIO, source: Source, notes: list[str]) -> list[_Chunk]:

@@ -77,6 +77,14 @@ class ImageRaster(Raster):
     def copy(self) -> ImageRaster:
         return ImageRaster(self._image.copy())
 
+    def add_alpha(self) -> bool:
+        """Give an RGB raster an opaque alpha where it lies, without a copy; False when that is not possible."""
+        if self._image.mode != "RGB":
+            return False
+        self._image.putalpha(255)
+        self.bands = 4
+        return True
+
     def image(self) -> Image.Image:
         return self._image
 

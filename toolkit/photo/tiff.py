@@ -15,17 +15,27 @@ import numpy as np
 
 from toolkit.errors import PhotoError
 from toolkit.geometry import Size
-from toolkit.photo import previews
-from toolkit.photo.picture import Edited, PictureFile, sentences
+from toolkit.photo import previews, restate
+from toolkit.photo.picture import Edited, Metadata, PictureFile, sentences
 from toolkit.photo.raster import Array, ArrayRaster, Direct, ImageRaster, Palette, Raster, Space
 from toolkit.photo.source import Source
 from toolkit.photo.tags import BadTags, Entry, Tags
 from toolkit.photo.tiffcodec import DEFLATE, NAMES, NONE, Layout, decoded, encoded, through_libtiff
 from toolkit.photo.tiffkinds import BY_LIBTIFF, further_pictures, refuse
-from toolkit.photo.tiffwriter import Gaps, Value, append_directory, append_picture, compact, erase, value
+from toolkit.photo.tiffwriter import (
+    Gaps,
+    Value,
+    append_directory,
+    append_picture,
+    compact,
+    erase,
+    resolution,
+    value,
+    write_tiff,
+)
 
 _PIECE = 1 << 18
-_LAYERS, _PHOTOSHOP, _XMP, _SUB = 37724, 34377, 700, 330
+_LAYERS, _PHOTOSHOP, _XMP, _SUB, _ICC = 37724, 34377, 700, 330, 34675
 
 
 class TiffFile(PictureFile):
@@ -245,7 +255,10 @@ class TiffFile(PictureFile):
 
     def rewrite(self, edited: Edited, out: BinaryIO, quality: int | None) -> list[str]:
         notes = ["TIFF is lossless: the quality was not used"] if quality is not None else []
-        changes = self._cleaned(notes)
+        if edited.changes.size:
+            self._anew(edited, out, notes)
+            return notes
+        changes = self._cleaned(edited.changes, notes)
         with self.source.open() as stream:
             shutil.copyfileobj(stream, out, 1 << 20)
         self._erase_previews(out, notes)
@@ -264,7 +277,7 @@ class TiffFile(PictureFile):
         for start, length in zip(self.starts, self.lengths, strict=False):
             erase(out, start, length)
         if edited.promoted:
-            notes.append(f"the new pixels do not fit into {self.mode}: the picture was saved as {edited.words}")
+            self._say_promoted(edited, notes)
             if self.layout.samples > self.space.bands:
                 notes.append("its extra channels could not be carried along")
         compression = self.layout.compression
@@ -273,6 +286,32 @@ class TiffFile(PictureFile):
             compression = DEFLATE
         predictor = self.layout.predictor if compression == self.layout.compression else 2
         return append_picture(out, self.tags, edited.plain(), compression=compression, predictor=predictor)
+
+    def _say_promoted(self, edited: Edited, notes: list[str]) -> None:
+        if not edited.gained_only_alpha(self.space):
+            notes.append(f"the new pixels do not fit into {self.mode}: the picture was saved as {edited.words}")
+
+    def _anew(self, edited: Edited, out: BinaryIO, notes: list[str]) -> None:
+        """Write a picture of another size, with every tag that is not about the old one's pixels."""
+        given = edited.changes
+        changes = self._cleaned(given, notes)
+        if self._previews:
+            notes.append("smaller copies of the old picture in the file were left out")
+        if edited.promoted:
+            self._say_promoted(edited, notes)
+        if self.layout.samples > self.space.bands:
+            notes.append("its extra channels could not be carried along")
+        data = Metadata()
+        block = compact(self.tags, self.first, every=True)
+        data.exif = restate.exif_block(block, given) if block else None
+        data.orientation, data.dpi = self.metadata.orientation, given.dpi
+        data.icc = given.profile(self.metadata.icc)
+        coding = DEFLATE if self._by_libtiff else self.layout.compression
+        if self._by_libtiff:
+            name = BY_LIBTIFF.get(self.layout.compression, "reversed")
+            notes.append(f"the {name} compression was replaced by lossless deflate")
+        changes.setdefault(_XMP, (1, self.metadata.xmp) if self.metadata.xmp else None)
+        notes += write_tiff(edited.plain(), data, out, compression=coding, more=changes)
 
     def _segments_again(self, edited: Edited, out: BinaryIO) -> dict[int, Value | None]:
         layout = self.layout
@@ -322,9 +361,13 @@ class TiffFile(PictureFile):
                 found |= {index, other}
         return found & set(touched)
 
-    def _cleaned(self, notes: list[str]) -> dict[int, Value | None]:
+    def _cleaned(self, given: restate.Changes, notes: list[str]) -> dict[int, Value | None]:
         entries = self.first.entries
         changes: dict[int, Value | None] = {}
+        if given.dpi:
+            changes |= resolution(self.tags, given.dpi)
+        if given.srgb:
+            changes[_ICC] = (7, given.icc) if given.icc else None
         if _LAYERS in entries:
             changes[_LAYERS] = None
             notes.append("the Photoshop layers belong to the old picture and were left out")
@@ -334,10 +377,10 @@ class TiffFile(PictureFile):
                 changes[_PHOTOSHOP] = (entries[_PHOTOSHOP].type, clean) if clean else None
                 notes.append("the thumbnail in the Photoshop data showed the old picture and was taken out")
         if _XMP in entries:
-            packet, said = previews.clean_xmp(entries[_XMP].data)
-            if said:
+            packet, said = previews.clean_xmp(restate.xmp(entries[_XMP].data, given))
+            notes += [said] if said else []
+            if packet != entries[_XMP].data:
                 changes[_XMP] = (1, packet)
-                notes.append(said)
         if _SUB in entries:
             changes[_SUB] = None
         return changes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Mapping
 from typing import BinaryIO
 
 from toolkit.errors import OutputError
@@ -164,10 +165,20 @@ def append_picture(
     return changes
 
 
-def write_tiff(raster: Raster, data: Metadata, out: BinaryIO) -> list[str]:
+def write_tiff(
+    raster: Raster,
+    data: Metadata,
+    out: BinaryIO,
+    *,
+    compression: int = DEFLATE,
+    more: Mapping[int, Value | None] | None = None,
+) -> list[str]:
     """Write a plain raster as a new TIFF file with its metadata; sentences about what was left out.
 
     The EXIF block is a TIFF structure itself: it becomes the start of the file, so that nothing in it has to move.
+
+    Args:
+        more: values of further tags; None leaves a tag of the EXIF block out.
     """
     notes: list[str] = []
     entries: dict[int, Entry] = {}
@@ -185,22 +196,31 @@ def write_tiff(raster: Raster, data: Metadata, out: BinaryIO) -> list[str]:
         except BadTags:
             notes.append("the EXIF data is damaged and was left out")
     out.write(head)
-    changes = append_picture(out, tags, raster)
+    changes = append_picture(out, tags, raster, compression=compression)
     changes[274] = value(tags, 3, data.orientation)
     if data.dpi:
-        x, y = (tags.pack("I", min(_LIMIT, round(n * 10000)), 10000) for n in data.dpi)
-        changes |= {282: (5, x), 283: (5, y), 296: value(tags, 3, 2)}
+        changes |= resolution(tags, data.dpi)
     if data.icc:
         changes[34675] = (7, data.icc)
     if data.xmp:
         changes[700] = (1, data.xmp)
-    append_directory(out, tags, entries, changes)
+    append_directory(out, tags, entries, changes | dict(more or {}))
     return notes
 
 
-def compact(tags: Tags, directory: Directory) -> bytes | None:
-    """The descriptive tags of a TIFF file as an EXIF block of its own, or None where there is nothing to tell."""
-    chosen = {tag: directory.entries[tag] for tag in _DESCRIPTIVE if tag in directory.entries}
+def resolution(tags: Tags, dpi: tuple[float, float]) -> dict[int, Value | None]:
+    """The tags of a resolution in pixels per inch."""
+    x, y = (tags.pack("I", min(_LIMIT, round(n * 10000)), 10000) for n in dpi)
+    return {282: (5, x), 283: (5, y), 296: value(tags, 3, 2)}
+
+
+def compact(tags: Tags, directory: Directory, *, every: bool = False) -> bytes | None:
+    """The descriptive tags of a TIFF file as an EXIF block of its own, or None where there is nothing to tell.
+
+    With `every`, all tags that are not about the picture's pixels.
+    """
+    names = directory.entries.keys() - PICTURE_TAGS if every else set(_DESCRIPTIVE)
+    chosen = {tag: entry for tag, entry in directory.entries.items() if tag in names}
     if not set(chosen) - {274, 282, 283, 296}:
         return None
     head = (b"II" if tags.order == "<" else b"MM") + tags.pack("H", 42) + tags.pack("I", 8)

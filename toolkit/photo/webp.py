@@ -12,7 +12,7 @@ from PIL import Image, WebPImagePlugin
 
 from toolkit.errors import OutputError, PhotoError
 from toolkit.geometry import Size
-from toolkit.photo import exif, previews
+from toolkit.photo import exif, previews, restate
 from toolkit.photo.picture import Edited, PictureFile, sentences
 from toolkit.photo.raster import ArrayRaster, Direct, ImageRaster, Raster
 from toolkit.photo.source import Source
@@ -113,8 +113,10 @@ class WebpFile(PictureFile):
             notes.append("the WebP is lossless and stays so: the quality was not used")
         elif not self.lossless:
             notes.append(f"the WebP is lossy: the whole picture was encoded again, at quality {quality or QUALITY}")
-        carried: list[Part] = []
+        changes = edited.changes
+        carried: list[Part] = [Part(b"ICCP", changes.icc)] if changes.icc else []
         placed = False
+        resolution = None
         for part in self.parts:
             if part.name in _PICTURE:
                 if not placed:
@@ -122,17 +124,20 @@ class WebpFile(PictureFile):
                 placed = True
             elif part.name == b"EXIF":
                 block = exif.without_prefix(part.data)
-                new, said = exif.renew_thumbnail(block, edited.miniature)
+                new, said = exif.renew_thumbnail(restate.exif_block(block, changes), edited.miniature)
+                resolution = exif.resolution(new)
                 notes += [said] if said else []
                 carried.append(Part(part.name, part.data[: len(part.data) - len(block)] + new))
             elif part.name == b"XMP ":
-                new, said = previews.clean_xmp(part.data)
+                new, said = previews.clean_xmp(restate.xmp(part.data, changes))
                 notes += [said] if said else []
                 carried.append(Part(part.name, new))
             elif part.name == b"C2PA":
                 notes.append("the content credentials (C2PA) were signed for the old picture and were left out")
-            elif part.name != b"VP8X":
+            elif part.name != b"VP8X" and not (part.name == b"ICCP" and changes.srgb):
                 carried.append(part)
+        if changes.dpi and not resolution:
+            notes.append("WebP has no place for the resolution: it was left out")
         write_webp(out, carried, edited.size, alpha=edited.space.alpha)
         return notes
 

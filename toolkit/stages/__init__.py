@@ -98,12 +98,17 @@ class Stage(Model):
         """The stage's own work: a new edit; what is worth telling goes into `log`."""
         raise TypeError(f"stage {self.name!r} has no apply()")
 
+    @property
+    def gives_alpha(self) -> bool:
+        """Whether it makes a picture with transparency of one without, which not every format can hold."""
+        return False
+
     def unrecorded(self) -> set[str]:
         """Fields whose value is no plain data (an array) and is left out of the step's parameters."""
         return set()
 
 
-_WORDS = {"mask": "a mask", "selected": "a selection", "passes": "windows", "fills": "fills"}
+_WORDS = {"mask": "a mask", "selected": "a selection", "passes": "windows", "fills": "fills", "cutouts": "a cutout"}
 
 
 def _maker(need: str) -> str:
