@@ -172,9 +172,16 @@ def test_arrays_are_read_only_and_nothing_is_changed_in_place() -> None:
     one = patch(edit, Box(3, 3, 8, 8), np.full((5, 5), 255, np.uint8))
     window = Window(Box(0, 0, 8, 8), Size(8, 8), one.weight)
     fill = Fill(window, (np.zeros((8, 8, 3), np.uint8),), (0,))
-    cutout = Cutout(Box(0, 0, 8, 8), np.zeros((8, 8, 3), np.uint8), one.weight)
+    cutout = Cutout(Box(0, 0, 8, 8), ((Box(0, 0, 8, 8), np.zeros((8, 8, 3), np.uint8)),), one.weight)
     beyond = edit.mirrored_mask(one.weight, Box(-5, -5, 9, 9))
-    for held in (one.source, fill.images[0], cutout.colours, edit.pixels(Box(0, 0, 5, 5)), edit.srgb(edit.box), beyond):
+    for held in (
+        one.source,
+        fill.images[0],
+        cutout.edge[0][1],
+        edit.pixels(Box(0, 0, 5, 5)),
+        edit.srgb(edit.box),
+        beyond,
+    ):
         assert not held.flags.writeable
         with pytest.raises(ValueError, match="read-only"):
             held[0, 0] = 1

@@ -28,6 +28,7 @@ from toolkit.patch import Pixels, frozen
 from toolkit.patch import Shadow as Shadow
 from toolkit.patch import Stack as Stack
 from toolkit.photo import Photo, Saved
+from toolkit.tiling import edges_of, meeting
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -48,14 +49,34 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Cutout:
-    """A subject with a soft edge: foreground colours (h, w, C) in the photo's space over `box`, and a matte."""
+    """A subject with a soft edge.
+
+    Attributes:
+        box: the subject's box: outside it the matte is 0.
+        edge: foreground colours where the matte is soft: disjoint boxes and (h, w, C) arrays in the photo's space and
+            depth, C without alpha. Inside the edge the photo's own colours are the subject's.
+        matte: 0-255, the subject's share of each pixel.
+    """
 
     box: Box
-    colours: Pixels
+    edge: tuple[tuple[Box, Pixels], ...]
     matte: Mask
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "colours", frozen(self.colours))
+        object.__setattr__(self, "edge", tuple((box, frozen(colours)) for box, colours in self.edge))
+
+    def over(self, box: Box, pixels: Pixels) -> Pixels:
+        """`pixels` (h, w, C or more) of `box` with the edge's colours instead; alpha, if any, is kept."""
+        laid = pixels.copy()
+        for index in meeting(self._edges, box):
+            place, colours = self.edge[index]
+            shared = place.intersect(box)
+            laid[shared.within(box).slices][..., : colours.shape[2]] = colours[shared.within(place).slices]
+        return laid
+
+    @cached_property
+    def _edges(self) -> npt.NDArray[np.int64]:
+        return edges_of(box for box, _ in self.edge)
 
     def read(self, box: Box) -> tuple[Pixels, Bytes]:
         """The colours (h, w, C) and the matte (h, w) of a box of the plane.

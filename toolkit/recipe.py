@@ -66,7 +66,7 @@ class Option:
     short: str = ""
 
 
-_EXTRA_OPTIONS = (("crop", "size"),)
+_EXTRA_OPTIONS = (("crop", "size"), ("matte", "matte"))
 """Fields of stages that are not public as a whole but are options of every recipe that holds them."""
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from toolkit import engines
 from toolkit.cards import Card, Task
-from toolkit.engines import Filler, FillJob, FillResult, Segmenter
+from toolkit.engines import Filler, FillJob, FillResult, Matter, Segmenter
 from toolkit.errors import Cancelled, EngineError
 from toolkit.journal import Journal, Memory
 from toolkit.queues import FillQueue, finished, open_queue
@@ -200,12 +200,21 @@ class Run:
 
     def segmenter(self, card: Card) -> Segmenter:
         """The card's segmenter, opened once."""
+        segmenter: Segmenter = self._opened(card)
+        return segmenter
+
+    def matter(self, card: Card) -> Matter:
+        """The card's matter, opened once."""
+        matter: Matter = self._opened(card)
+        return matter
+
+    def _opened(self, card: Card) -> Any:
+        key = f"{card.task}/{card.name}"
         with self._shared.lock:
-            if card.name not in self._shared.opened:
+            if key not in self._shared.opened:
                 given = self._shared.given.get(card.name)
-                self._shared.opened[card.name] = given[1] if given else engines.open_engine(card)
-            segmenter: Segmenter = self._shared.opened[card.name]
-            return segmenter
+                self._shared.opened[key] = given[1] if given else engines.open_engine(card)
+            return self._shared.opened[key]
 
 
 def draw_seed() -> int:

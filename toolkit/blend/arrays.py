@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -41,3 +42,32 @@ def checked_masks(fill: Array, original: Array, hole: Array, known: Array | None
 def bounds(mask: Array) -> Box:
     left, top, width, height = cv2.boundingRect(np.ascontiguousarray(mask, np.uint8))
     return Box(left, top, left + width, top + height)
+
+
+def reduced(array: Array, scale: int) -> Array:
+    """Means of `scale` x `scale` pixels, same dtype; the last row and column are repeated where they do not fit."""
+    below, right = -array.shape[0] % scale, -array.shape[1] % scale
+    if below or right:
+        array = cv2.copyMakeBorder(array, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    size = (array.shape[1] // scale, array.shape[0] // scale)
+    return np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_AREA)) if scale > 1 else array
+
+
+def enlarged(array: Array, scale: int, part: Box, how: int = cv2.INTER_LINEAR) -> Array:
+    """The pixels in `part` of what `reduced` gave, `scale` times as large again; only what they need is enlarged."""
+    whole = Box.of_size((array.shape[1], array.shape[0]))
+    source = Box(part.left // scale, part.top // scale, -(-part.right // scale), -(-part.bottom // scale))
+    around = source.grow(2).intersect(whole)
+    size = (around.width * scale, around.height * scale)
+    large = np.asarray(cv2.resize(array[around.slices], size, interpolation=how))
+    return large[part.shift(-around.left * scale, -around.top * scale).slices]
+
+
+def blocks(wanted: NDArray[np.bool_], side: int) -> Iterator[Box]:
+    """Boxes of at most `side` pixels a side, on a fixed grid, that hold every True pixel of `wanted` (h, w)."""
+    frame = Box.of_size((wanted.shape[1], wanted.shape[0]))
+    for top in range(0, frame.height, side):
+        for left in range(0, frame.width, side):
+            block = Box(left, top, left + side, top + side).intersect(frame)
+            if wanted[block.slices].any():
+                yield block

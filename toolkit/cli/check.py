@@ -22,7 +22,7 @@ def command(files: tuple[str, ...]) -> int:
             recipe = Recipe.load(Path(file) if Path(file).exists() else file)
             check_command(recipe)
             for stage in recipe.stages():
-                for field, task in (("model", "fill"), ("segmenter", "segment")):
+                for field, task in (("model", "fill"), ("segmenter", "segment"), ("matte", "matte")):
                     name = getattr(stage, field, None)
                     if isinstance(name, str):
                         engines.resolve(task, name)  # type: ignore[arg-type]

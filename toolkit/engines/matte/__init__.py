@@ -1,0 +1,1 @@
+"""Engines that turn a hard mask into a soft alpha."""

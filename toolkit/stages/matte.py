@@ -1,0 +1,150 @@
+"""Matte: give the selection a soft edge with clean colours, as a cutout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import ClassVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from toolkit import blend
+from toolkit.blend.arrays import blocks, bounds
+from toolkit.edit import Cutout, Edit
+from toolkit.edit import Pixels as Colours
+from toolkit.engines import Bytes, Matter
+from toolkit.geometry import Box
+from toolkit.mask import Mask
+from toolkit.morphology import parsed_radius
+from toolkit.run import Run
+from toolkit.schema import RadiusField
+from toolkit.stages import Log, Stage
+
+LEAST = 256  # side of the cells the outline is worked in; wider bands have larger ones
+PART = 128  # side of the parts that colours are kept in
+
+
+class Matte(Stage):
+    """Make the selection a cutout: soft alpha in a band along its outline, colours free of the old ground."""
+
+    needs: ClassVar[tuple[str, ...]] = ("selected",)
+    makes: ClassVar[tuple[str, ...]] = ("cutouts",)
+
+    matte: str = Field(default="auto", description="engine that finds the soft edge")
+    band: RadiusField = Field(
+        default="2%",
+        description="how far from the outline the edge may be soft, inward and outward: pixels of the original, or a "
+        "share of the largest part's diagonal (at least 4 px)",
+    )
+
+    def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
+        """Work through cells along the outline; inside the band's inner rim alpha is 255, outside its outer rim 0."""
+        assert edit.selected is not None
+        card = log.card = run.card("matte", self.matte)
+        radius = self._radius(edit.selected)
+        cells = list(_cells(edit.selected, radius))
+        pieces: list[tuple[Box, Bytes]] = []
+        edge: list[tuple[Box, Colours]] = []
+        for number, cell in enumerate(cells):
+            run.check()
+            run.progress(self.name, number / len(cells))
+            alpha, colours = _worked(edit, cell, radius, run.matter(card), run)
+            pieces.append((cell, alpha))
+            edge += colours
+        matte = Mask(edit.box, (*pieces, *_rest(edit.selected, cells)))
+        soft = sum(int(np.count_nonzero((values > 0) & (values < 255))) for _, values in matte.tiles)
+        log.figures |= {"band": round(radius, 1), "soft_pixels": soft}
+        return edit.replace(cutouts=(Cutout(matte.box, tuple(edge), matte),))
+
+    def _radius(self, selected: Mask) -> float:
+        share, pixels = parsed_radius(self.name, self.band)
+        if share is None:
+            return pixels
+        return max(4.0, share * max((part.box.diagonal for part in selected.components()), default=0.0))
+
+
+def _grid(selected: Mask, radius: float) -> Iterator[Box]:
+    side = max(LEAST, 12 * math.ceil(radius)) // 4 * 4
+    reach = selected.box.grow(math.ceil(radius) + 1).intersect(selected.frame)
+    for top in range(reach.top // side * side, reach.bottom, side):
+        for left in range(reach.left // side * side, reach.right, side):
+            yield Box(left, top, left + side, top + side).intersect(selected.frame)
+
+
+def _cells(selected: Mask, radius: float) -> Iterator[Box]:
+    """The cells of the grid that the band may reach."""
+    for cell in _grid(selected, radius):
+        values = selected.array(cell.grow(math.ceil(radius) + 1).intersect(selected.frame))
+        if radius >= 1 and values.min() != values.max():
+            yield cell
+
+
+def _rest(selected: Mask, cells: list[Box]) -> Iterator[tuple[Box, Bytes]]:
+    """What is selected outside the cells."""
+    taken = Mask(selected.frame, tuple((cell, np.full((cell.height, cell.width), 255, np.uint8)) for cell in cells))
+    yield from ((box, values) for box, values in selected.subtract(taken).tiles)
+
+
+def _worked(edit: Edit, cell: Box, radius: float, engine: Matter, run: Run) -> tuple[Bytes, list[tuple[Box, Colours]]]:
+    """The alpha of a cell and the colours of the parts of it where alpha is soft."""
+    assert edit.selected is not None
+    margin = 2 * math.ceil(radius) + 16
+    reach = cell.grow(margin).intersect(edit.box)
+    trimap = trimap_of(edit.selected.array(reach), radius)
+    inner = cell.within(reach)
+    unknown = (trimap[inner.slices] != 0) & (trimap[inner.slices] != 255)
+    alpha = trimap[inner.slices].copy()
+    if not unknown.any():
+        return alpha, []
+    # The engine sees what is unknown in the cell, and enough around it to know both sides.
+    around = bounds(unknown).shift(cell.left, cell.top).grow(margin // 2).intersect(reach)
+    trimap = trimap[around.within(reach).slices]
+    hidden = edit.hidden(around)
+    if hidden is not None:
+        trimap = np.where(hidden, np.uint8(0), trimap)
+    found = engine.matte(edit.srgb(around), trimap, run)
+    pixels = edit.pixels(around)
+    if hidden is not None:
+        top = np.iinfo(pixels.dtype).max
+        found = np.rint(found * (pixels[..., -1] / np.float32(top))).astype(np.uint8)
+    colours = blend.foreground(pixels[..., : edit.photo.channels], found)
+    shared = around.intersect(cell)
+    alpha[shared.within(cell).slices] = found[shared.within(around).slices]
+    soft = (alpha > 0) & (alpha < 255)
+    parts = []
+    for block in blocks(soft, PART):
+        place = block.shift(cell.left, cell.top).intersect(around)
+        parts.append((place, colours[place.within(around).slices].copy()))
+    return alpha, parts
+
+
+def trimap_of(selected: Bytes, radius: float) -> Bytes:
+    """Sure foreground and background farther than `radius` from the outline, and along the middle of what is thinner.
+
+    Args:
+        selected: (h, w) uint8, 255 and 0.
+        radius: pixels.
+
+    Returns:
+        (h, w) uint8: 0 = background, 128 = unknown, 255 = foreground.
+    """
+    trimap = np.full(selected.shape, 128, np.uint8)
+    for level in (255, 0):
+        depth = np.asarray(cv2.distanceTransform(cv2.inRange(selected, level, level), cv2.DIST_L2, 3), np.float32)
+        trimap[(depth > radius) | _middle(depth, radius)] = level
+    return trimap
+
+
+def _middle(depth: npt.NDArray[np.float32], radius: float) -> npt.NDArray[np.bool_]:
+    """Where a part that is nowhere as deep as the band is wide is nearly as deep as it gets close by."""
+    step = max(1, int(radius) // 8)
+    highest = cv2.dilate(depth, np.ones((step, step), np.uint8))[::step, ::step]
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * math.ceil(radius / step) + 1,) * 2)
+    near = cv2.dilate(highest, disc)
+    if not ((near > 0) & (near <= radius)).any():
+        return np.zeros(depth.shape, bool)
+    near = cv2.resize(near, depth.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    return np.asarray((depth > 0) & (near <= radius) & (depth >= 0.6 * near))
