@@ -127,6 +127,21 @@ class Stack:
     seeds: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Shadow:
+    """Darkness between the backdrop and the subject: the ground times (1 - s) plus `colour` times s.
+
+    Attributes:
+        box: where it lies on the photo's plane; nothing beyond it, whatever `strength` says.
+        strength: 255 s; 255 = nothing but `colour`.
+        colour: sRGB, 0-255.
+    """
+
+    box: Box
+    strength: Mask
+    colour: tuple[int, int, int] = (0, 0, 0)
+
+
 @dataclass(frozen=True)
 class Canvas:
     """The part of the photo's plane that is shown, and the pixels it is rendered to."""
@@ -178,6 +193,7 @@ class Edit:
         ramp: the blend weight 0-255, never outside `mask`.
         protected: what must never change, whatever the mask says.
         cutouts: subjects with soft edges.
+        shadows: what `backdrop` lays between the ground and the subjects, in this order.
         passes: windows to fill; within a pass they are independent.
         fills: what the engines returned.
         stacks: one stack of patches a variation; a single one once chosen.
@@ -192,6 +208,7 @@ class Edit:
     ramp: Mask | None = None
     protected: Mask | None = None
     cutouts: tuple[Cutout, ...] = ()
+    shadows: tuple[Shadow, ...] = ()
     passes: tuple[tuple[Window, ...], ...] = ()
     fills: tuple[Fill, ...] = ()
     stacks: tuple[Stack, ...] = (Stack(),)
