@@ -28,7 +28,7 @@ class Found:
 
     Attributes:
         region: (h, w) bool; nothing of the object; empty where there is no proposal.
-        confidence: 0-1; below 0.6 it is as likely something else.
+        confidence: 0-1; below 0.65 it is as likely something else.
         kind: what it is taken for.
         reason: what speaks most against it; empty where nothing does.
     """

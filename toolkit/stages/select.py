@@ -26,7 +26,7 @@ _LOW = 0.5
 _TRUSTED = 0.65
 """Below this confidence a mask is too likely to miss a part for taking the object out by it."""
 
-_SURE = 0.6
+_SURE = 0.65
 """Confidence from which a proposed shadow is taken; a false one costs more than one that is left."""
 
 _POSSIBLE = 0.15
