@@ -124,3 +124,82 @@ def _inside(box: Box, shape: tuple[int, ...]) -> Bits:
     inside = np.zeros(shape, bool)
     inside[box.intersect(Box.of_size((shape[1], shape[0]))).slices] = True
     return inside
+
+
+EDGE_SIDE = 400
+"""Longer side of the copy that the mask's edge is judged on, in pixels."""
+
+_DISTINCT = 0.25
+"""How much likelier the object's own pixels must look like it than the ground's do for the edge to be judged."""
+
+_BAND = 1.5
+"""Thickness of the bands around the mask that are compared, in pixels of the copy."""
+
+_FALLEN = 0.45
+"""Likeness to the object, between that of the ground (0) and its own (1), at which it has ended."""
+
+
+def leftover_score(pixels: npt.NDArray[np.uint8], mask: Bits, dilated: Bits) -> tuple[float, int | None]:
+    """How much of what lies just outside a final mask looks like the object, and the radius that would take it.
+
+    Every place along the edge is judged by its own neighbourhood: one normal distribution of colours of the object's
+    rim there, one of the ground a little farther out (as the local models of Lankton and Tannenbaum, "Localizing
+    region-based active contours", 2008).
+
+    Args:
+        pixels: (h, w, 3) uint8 sRGB, the object with its surroundings, at least half its size on every side.
+        mask: (h, w) bool, what was selected.
+        dilated: (h, w) bool, the final mask.
+
+    Returns:
+        Likeness just outside the mask, 0-1: 0 = like the ground, 1 = like the object; 0 too where object and ground
+        cannot be told apart. The radius, in pixels from `mask`, by which it has fallen off; None where it does not.
+    """
+    height, width = mask.shape
+    factor = min(1.0, EDGE_SIDE / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    small = cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA)
+    lab = cv2.cvtColor(cv2.GaussianBlur(small, (0, 0), 0.7), cv2.COLOR_RGB2LAB).astype(np.float32)
+    taken, final = (cv2.resize(part.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
+                    for part in (mask, dilated))  # fmt: skip
+    if not taken.any() or not final.any() or final.all():
+        return 0.0, None
+    rows, columns = np.nonzero(taken)
+    reach = max(8.0, 0.08 * float(np.hypot(np.ptp(rows) + 1, np.ptp(columns) + 1)))
+    outward = cv2.distanceTransform((~final).astype(np.uint8), cv2.DIST_L2, 5)
+    # Beyond the picture is no ground: padded, or a mask that is cut off there would have its rim there.
+    inward = cv2.distanceTransform(np.pad(taken, 1, mode="edge").astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    rim, ground = (inward > 1.5) & (inward <= 1.5 * reach), (outward > reach) & (outward <= 2.5 * reach)
+    like_object, near_object = _likelihood(lab, rim, reach)
+    like_ground, near_ground = _likelihood(lab, ground, reach)
+    known = near_object & near_ground
+    if min(np.count_nonzero(rim & known), np.count_nonzero(ground & known)) < 20:
+        return 0.0, None
+    likeness = 1 / (1 + np.exp(np.clip(like_ground - like_object, -20, 20)))
+    low, high = float(likeness[ground & known].mean()), float(likeness[rim & known].mean())
+    if high - low < _DISTINCT:
+        return 0.0, None
+    falling = []
+    for start in np.arange(0.5, reach, _BAND):
+        band = (outward > start) & (outward <= start + _BAND) & known
+        falling.append((float(likeness[band].mean()) - low) / (high - low) if band.any() else 0.0)
+    score = min(1.0, max(0.0, float(np.mean(falling[:2]))))
+    ended = next((i for i, value in enumerate(falling) if value <= _FALLEN), None)
+    if ended is None:
+        return score, None
+    before = falling[ended - 1] if ended else 1.0
+    fell = _BAND * (ended - 0.5 + (before - _FALLEN) / max(1e-6, before - falling[ended])) + 0.5
+    edge = (outward > 0) & (outward <= 1.5)
+    margin = float(np.median(cv2.distanceTransform((~taken).astype(np.uint8), cv2.DIST_L2, 5)[edge])) - 1
+    return score, int(np.ceil((max(0.0, margin) + max(0.0, fell) + 1) / factor))
+
+
+def _likelihood(lab: npt.NDArray[np.float32], where: Bits, sigma: float) -> tuple[npt.NDArray[np.float32], Bits]:
+    """Logarithm (h, w) of how likely each colour is among those `where` around it, and where there are any."""
+    weight = cv2.GaussianBlur(where.astype(np.float32), (0, 0), sigma)
+    shaped = (weight + 1e-4)[..., None]
+    inside = np.where(where[..., None], lab, np.float32(0))
+    mean = cv2.GaussianBlur(inside, (0, 0), sigma) / shaped
+    variance = np.maximum(cv2.GaussianBlur(inside * inside, (0, 0), sigma) / shaped - mean * mean, 0) + 16
+    likely = -0.5 * ((lab - mean) ** 2 / variance + np.log(variance)).sum(axis=2)
+    return np.asarray(likely, np.float32), np.asarray(weight > 1e-3)

@@ -365,7 +365,10 @@ def _largest(photo: Photo, written: Photo, box: Box, where: npt.NDArray[np.bool_
 
 
 def overlaid(edit: Edit, box: Box | None = None) -> npt.NDArray[np.uint8]:
-    """The photo (h, w, 3) uint8 sRGB with the mask in red and its contour in white, to check it by."""
+    """The photo (h, w, 3) uint8 sRGB with the mask in red and its contour in white, to check it by.
+
+    Shadows and reflections are blue: filled where they go too, outlined where they were only proposed.
+    """
     box = box or edit.box
     picture = edit.replace(stacks=(edit.stacks[0],)).srgb(box).astype(np.uint8)
     if edit.mask is None:
@@ -375,8 +378,20 @@ def overlaid(edit: Edit, box: Box | None = None) -> npt.NDArray[np.uint8]:
     inside = mask > 0
     shown[inside] = np.add(picture[inside], np.array((255, 30, 30), np.uint16)) // 2
     width = max(1, round(max(box.size) / 600))
+    _outline(shown, mask, (255, 255, 255), width)
+    for region in edit.regions:
+        if region.label not in ("shadow", "reflection") or region.mask is None:
+            continue
+        thrown = region.mask.array(box)
+        used = inside & (thrown > 0)
+        shown[used] = np.add(picture[used], np.array((30, 90, 255), np.uint16)) // 2
+        _outline(shown, thrown, (80, 180, 255), width)
+    return shown
+
+
+def _outline(shown: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], colour: tuple[int, ...], width: int) -> None:
     contours, _ = cv2.findContours(np.ascontiguousarray(mask), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return np.asarray(cv2.drawContours(shown, contours, -1, (255, 255, 255), width), np.uint8)
+    cv2.drawContours(shown, contours, -1, colour, width)
 
 
 def contact_sheet(edit: Edit) -> npt.NDArray[np.uint8]:

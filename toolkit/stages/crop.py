@@ -9,9 +9,18 @@ from pydantic import Field
 from toolkit import planning
 from toolkit.edit import Edit
 from toolkit.errors import MaskError
+from toolkit.leftovers import EDGE_SIDE, leftover_score
+from toolkit.mask import Mask
+from toolkit.reduced import reduced_mask, reduced_pixels, step_for
 from toolkit.run import Run
 from toolkit.schema import SizeField
 from toolkit.stages import Log, Stage
+
+_LEFT = 0.55
+"""Leftover score from which a part of the object has probably been left."""
+
+_PARTS = 4
+"""Parts of the mask whose edges are judged, the largest first."""
 
 
 class Crop(Stage):
@@ -33,7 +42,7 @@ class Crop(Stage):
     )
 
     def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
-        """Decide boxes and working sizes; no pixel is read.
+        """Decide boxes and working sizes; pixels are read only to judge the mask's edge.
 
         Raises:
             MaskError: when the mask covers the whole photo.
@@ -54,4 +63,32 @@ class Crop(Stage):
             for one in passes
             for window in one
         ]
+        score, radius = _leftover(edit, edit.mask, run)
+        log.figures["leftover"] = round(score, 3)
+        if score >= _LEFT:
+            log.warnings.append(
+                f"part of the object may be left along the mask's edge ({score:.2f}): {_advice(edit, radius)}"
+            )
         return edit.replace(passes=passes, fills=())
+
+
+def _leftover(edit: Edit, mask: Mask, run: Run) -> tuple[float, int | None]:
+    """The highest leftover score of the mask's parts and the radius that part needs."""
+    worst: tuple[float, int | None] = (0.0, None)
+    for part in sorted(mask.components(), key=lambda part: -part.area)[:_PARTS]:
+        run.check()
+        box = part.box.grow(max(part.box.size) // 2 + 16).intersect(edit.box)
+        step = step_for(box, 2 * EDGE_SIDE)
+        selected, final = (reduced_mask(one, box, step) > 127 for one in (edit.selected or mask, mask))
+        score, radius = leftover_score(reduced_pixels(edit, box, step), selected, final)
+        if score > worst[0]:
+            worst = score, None if radius is None else radius * step
+    return worst
+
+
+def _advice(edit: Edit, radius: int | None) -> str:
+    if radius is None:
+        return "select more of it"
+    if any(step.stage == "dilate" for step in edit.steps):
+        return f"--set dilate.radius={radius} would take it"
+    return f"a dilate stage of radius {radius} would take it"

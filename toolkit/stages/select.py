@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -14,8 +14,10 @@ from toolkit.errors import MaskError, ParameterError, UsageError
 from toolkit.geometry import Box
 from toolkit.leftovers import falls_short, leftovers
 from toolkit.mask import Mask
+from toolkit.reduced import enlarged, reduced_mask, reduced_pixels, step_for
 from toolkit.run import Run
 from toolkit.schema import Boxes, Points
+from toolkit.shadows import find_shadow
 from toolkit.stages import Log, Stage
 
 _LOW = 0.5
@@ -23,6 +25,18 @@ _LOW = 0.5
 
 _TRUSTED = 0.65
 """Below this confidence a mask is too likely to miss a part for taking the object out by it."""
+
+_SURE = 0.65
+"""Confidence from which a proposed shadow is taken; a false one costs more than one that is left."""
+
+_POSSIBLE = 0.15
+"""Confidence below which a shadow is not even proposed."""
+
+_SIDE = 640
+"""Longest side of the copy they are looked for on, in pixels."""
+
+_OBJECTS = 16
+"""Parts of the selection whose shadows are looked for, the largest first; the rest are specks."""
 
 
 def _readable(value: Any) -> Any:
@@ -87,6 +101,10 @@ class Select(Stage):
         description="rather too much than too little: what a found object surrounds, what in its box does not look "
         "like the ground around, and the whole box where the mask cannot be trusted",
     )
+    shadow: Literal["off", "auto"] = Field(
+        default="off",
+        description="auto: the shadow or reflection of what is selected goes with it, where it is surely one",
+    )
     segmenter: str = Field(default="auto", description="engine that turns boxes and clicks into masks")
 
     def unrecorded(self) -> set[str]:
@@ -120,12 +138,19 @@ class Select(Stage):
             selected = selected.subtract(protected)
         if selected.is_empty:
             raise MaskError("nothing is left of the selection" + (" outside what is protected" if self.protect else ""))
+        confidence = round(min((region.score for region in regions), default=1.0), 3)
+        if self.shadow == "auto":
+            thrown = _thrown(edit, selected, protected, run, log)
+            for region in thrown:
+                if region.mask is not None and region.score >= _SURE:
+                    selected = selected.union(region.mask)
+            regions += thrown
         log.figures |= {
             "pixels": selected.area,
             "share": round(selected.area / edit.box.area, 6),
             "box": list(selected.box),
             "parts": len(selected.components()),
-            "confidence": round(min((region.score for region in regions), default=1.0), 3),
+            "confidence": confidence,
             "protected_pixels": protected.area,
         }
         return edit.replace(selected=selected, mask=selected, protected=protected, regions=regions)
@@ -209,6 +234,41 @@ class Select(Stage):
                 log.warnings.append(f"protect {item} reaches beyond the photo ({edit.box.size}); {inside} is used")
             return Mask.from_box(edit.box, inside)
         return self._read(item, edit, "protect")[0]
+
+
+def _thrown(edit: Edit, selected: Mask, protected: Mask, run: Run, log: Log) -> tuple[Region, ...]:
+    """What is taken for shadows or reflections of the selection's parts."""
+    thrown, figures = [], []
+    for part in sorted(selected.components(), key=lambda part: -part.area)[:_OBJECTS]:
+        run.check()
+        reach = max(part.box.size)
+        box = part.box.grow(reach + 8, reach // 2 + 8)
+        box = Box(box.left, box.top, box.right, part.box.bottom + reach + 8).intersect(edit.box)
+        step = step_for(box, _SIDE)
+        hard = (reduced_mask(part, box, step) > 127).astype(np.uint8)
+        found = find_shadow(reduced_pixels(edit, box, step), hard)
+        if found.confidence < _POSSIBLE:
+            continue
+        grown = enlarged(found.region.astype(np.uint8) * np.uint8(255), step, (box.left, box.top), edit.box)
+        mask = grown.threshold().subtract(selected).subtract(protected)
+        if mask.is_empty:
+            continue
+        used = found.confidence >= _SURE
+        thrown.append(Region(mask.box, found.kind, found.confidence, mask, found.reason))
+        figures.append(
+            {"kind": found.kind, "confidence": round(found.confidence, 3), "used": used, "box": list(mask.box)}
+        )
+        if used:
+            log.notes.append(
+                f"the {found.kind} (confidence {found.confidence:.2f}) goes too: {mask.area} pixels in {mask.box}"
+            )
+        else:
+            log.notes.append(
+                f"a possible {found.kind} (confidence {found.confidence:.2f}) was left: {found.reason or 'unsure'}; "
+                f"a second --box, {mask.box}, takes it too"
+            )
+    log.figures["shadows"] = figures
+    return tuple(thrown)
 
 
 def _from_array(array: Any, edit: Edit, what: str) -> tuple[Mask, str]:
