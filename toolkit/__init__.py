@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from toolkit.cards import Card as Card
-    from toolkit.edit import Canvas as Canvas
-    from toolkit.edit import Cutout as Cutout
     from toolkit.edit import Edit as Edit
     from toolkit.edit import Patch as Patch
     from toolkit.edit import Region as Region
-    from toolkit.edit import Shadow as Shadow
     from toolkit.edit import Stack as Stack
     from toolkit.edit import Step as Step
     from toolkit.edit import Window as Window
@@ -41,18 +38,23 @@ if TYPE_CHECKING:
     from toolkit.run import Run as Run
     from toolkit.stages import Stage as Stage
     from toolkit.stages.backdrop import Backdrop as Backdrop
+    from toolkit.stages.canvas import Canvas as Canvas
     from toolkit.stages.composite import Composite as Composite
     from toolkit.stages.crop import Crop as Crop
+    from toolkit.stages.cutout import Cutout as Cutout
     from toolkit.stages.dilate import Dilate as Dilate
     from toolkit.stages.erode import Erode as Erode
     from toolkit.stages.feather import Feather as Feather
     from toolkit.stages.fill import Fill as Fill
     from toolkit.stages.fill_holes import FillHoles as FillHoles
+    from toolkit.stages.matte import Matte as Matte
+    from toolkit.stages.segment import Segment as Segment
     from toolkit.stages.select import Select as Select
+    from toolkit.stages.shadow import Shadow as Shadow
 
 _HOMES = {
     "cards": ("Card",),
-    "edit": ("Canvas", "Cutout", "Edit", "Patch", "Region", "Shadow", "Stack", "Step", "Window"),
+    "edit": ("Edit", "Patch", "Region", "Stack", "Step", "Window"),
     "errors": (
         "Cancelled", "EngineError", "FidelityError", "InputError", "MaskError", "OutputError", "ParameterError",
         "PhotoError", "RecipeError", "ToolkitError", "UnknownNameError", "UsageError",
@@ -65,13 +67,18 @@ _HOMES = {
     "stages": ("Stage",),
     "stages.backdrop": ("Backdrop",),
     "stages.composite": ("Composite",),
+    "stages.canvas": ("Canvas",),
     "stages.crop": ("Crop",),
+    "stages.cutout": ("Cutout",),
     "stages.dilate": ("Dilate",),
     "stages.erode": ("Erode",),
     "stages.feather": ("Feather",),
     "stages.fill": ("Fill",),
     "stages.fill_holes": ("FillHoles",),
+    "stages.matte": ("Matte",),
+    "stages.segment": ("Segment",),
     "stages.select": ("Select",),
+    "stages.shadow": ("Shadow",),
 }  # fmt: skip
 
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}

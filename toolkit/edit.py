@@ -78,16 +78,6 @@ class Cutout:
     def _edges(self) -> npt.NDArray[np.int64]:
         return edges_of(box for box, _ in self.edge)
 
-    def read(self, box: Box) -> tuple[Pixels, Bytes]:
-        """The colours (h, w, C) and the matte (h, w) of a box of the plane.
-
-        The colours count only where the matte lies between 0 and 255: where it is 255 the photo's own do.
-        """
-        colours = np.zeros((box.height, box.width, self.colours.shape[2]), self.colours.dtype)
-        shared = box.intersect(self.box)
-        colours[shared.within(box).slices] = self.colours[shared.within(self.box).slices]
-        return colours, self.matte.array(box)
-
 
 @dataclass(frozen=True, eq=False)
 class Window:

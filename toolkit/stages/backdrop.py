@@ -63,18 +63,7 @@ class Backdrop(Stage):
             ParameterError: when the background is nothing that can be understood.
             InputError: when its picture cannot be read.
         """
-        ground = self._ground(edit, run, log)
-        photo, matte = edit.photo, _union([cutout.matte for cutout in edit.cutouts], edit.box)
-        ramp = matte.invert()
-        mask = ramp.threshold(1)
-        plane = edit.canvas.box.union(edit.box)
-        weight = mask if plane == edit.box else matte.with_frame(plane).invert().threshold(1)
-        scene = Scene(ground, edit.cutouts, edit.shadows, photo)
-        below = edit.chosen
-        patch = Patch(edit.canvas.box, scene, weight)
-        log.figures |= {"product_pixels": mask.frame.area - mask.area, "band_pixels": mask.area}
-        stack = Stack((*below.patches, patch), None, log.seeds)
-        return edit.replace(stacks=(stack,), ramp=ramp, mask=mask, passes=(), fills=())
+        return before(edit, self._ground(edit, run, log), log)
 
     def _ground(self, edit: Edit, run: Run, log: Log) -> Source | None:
         """What lies behind; None for nothing."""
@@ -123,6 +112,20 @@ class Backdrop(Stage):
         return pictures[int.from_bytes(state[:8], "big") % len(pictures)]
 
 
+def before(edit: Edit, ground: Source | None, log: Log) -> Edit:
+    """The edit with its cutouts and their shadows laid before `ground`, None for nothing, on the canvas's whole box."""
+    matte = _union([cutout.matte for cutout in edit.cutouts], edit.box)
+    ramp = matte.invert()
+    mask = ramp.threshold(1)
+    plane = edit.canvas.box.union(edit.box)
+    weight = mask if plane == edit.box else matte.with_frame(plane).invert().threshold(1)
+    scene = Scene(ground, edit.cutouts, edit.shadows, edit.photo)
+    patch = Patch(edit.canvas.box, scene, weight)
+    log.figures |= {"product_pixels": mask.frame.area - mask.area, "band_pixels": mask.area}
+    stack = Stack((*edit.chosen.patches, patch), None, log.seeds)
+    return edit.replace(stacks=(stack,), ramp=ramp, mask=mask, passes=(), fills=())
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
     """A ground with shadows on it and the soft edges of the cutouts before it: a `Source`.
@@ -164,7 +167,8 @@ class Scene:
     def read(self, box: Box) -> Pixels:
         """As `Source` says."""
         layers = [(self._shade(shadow, box), shadow.read(box)) for shadow in self.shadows]
-        layers += [cutout.read(box) for cutout in self.cutouts]
+        blank = np.zeros((box.height, box.width, self.photo.channels), self.photo.dtype)
+        layers += [(cutout.over(box, blank), cutout.matte.array(box)) for cutout in self.cutouts]
         if self.ground is None:
             return self._straight(box, layers)
         pixels = with_alpha(self.ground.read(box), self.bands)

@@ -14,11 +14,11 @@ from pydantic import Field
 from toolkit import blend
 from toolkit.blend.arrays import blocks, bounds
 from toolkit.edit import Cutout, Edit
-from toolkit.edit import Pixels as Colours
 from toolkit.engines import Bytes, Matter
 from toolkit.geometry import Box
 from toolkit.mask import Mask
 from toolkit.morphology import parsed_radius
+from toolkit.patch import Pixels as Colours
 from toolkit.run import Run
 from toolkit.schema import RadiusField
 from toolkit.stages import Log, Stage

@@ -9,7 +9,6 @@ import numpy as np
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from toolkit.edit import Edit, Region
-from toolkit.engines import Prompts
 from toolkit.errors import MaskError, ParameterError, UsageError
 from toolkit.geometry import Box
 from toolkit.leftovers import falls_short, leftovers
@@ -19,9 +18,7 @@ from toolkit.run import Run
 from toolkit.schema import Boxes, Points
 from toolkit.shadows import find_shadow
 from toolkit.stages import Log, Stage
-
-_LOW = 0.5
-"""Below this confidence the user is told to look at the mask first."""
+from toolkit.stages.segment import segmented
 
 _TRUSTED = 0.65
 """Below this confidence a mask is too likely to miss a part for taking the object out by it."""
@@ -95,6 +92,7 @@ class Select(Stage):
     )
     invert_mask: bool = Field(default=False, description="select what is not selected instead")
     protect: Protections = Field(default=(), description="box or mask file that is never touched; may be repeated")
+    subject: bool = Field(default=False, description="select the photo's main subject where nothing is pointed at")
     fit_mask: bool = Field(default=False, description="scale a mask of another size to the photo's")
     generous: bool = Field(
         default=False,
@@ -115,7 +113,8 @@ class Select(Stage):
     def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
         """Union of the mask and of what the segmenter finds for boxes and clicks, less what is protected."""
         edit = edit.replace(stacks=(edit.chosen,), regions=(), selected=None, mask=None, ramp=None, passes=(), fills=())
-        if not (self.box or self.point or self.mask is not None):
+        pointed = bool(self.box or self.point)
+        if not (pointed or self.subject or self.mask is not None):
             raise UsageError("nothing is selected: give --box, --point or --mask")
         selected = Mask.empty(edit.box)
         regions: tuple[Region, ...] = ()
@@ -124,8 +123,8 @@ class Select(Stage):
             log.notes.append(understood)
             if selected.is_empty:
                 raise MaskError(f"{_called(self.mask, 'mask')}: is empty, nothing in it is white")
-        if self.box or self.point:
-            regions = self._segment(edit, run, log)
+        if pointed or (self.subject and self.mask is None):
+            regions = segmented(edit, run, log, self.box, self.point, self.not_point, self.segmenter)
             for region in regions:
                 assert region.mask is not None
                 selected = selected.union(self._taken(region, edit, log) if self.generous else region.mask)
@@ -154,36 +153,6 @@ class Select(Stage):
             "protected_pixels": protected.area,
         }
         return edit.replace(selected=selected, mask=selected, protected=protected, regions=regions)
-
-    def _segment(self, edit: Edit, run: Run, log: Log) -> tuple[Region, ...]:
-        boxes = []
-        for box in self.box:
-            inside = box.intersect(edit.box)
-            if inside.is_empty:
-                raise ParameterError(f"box {box}: lies outside the photo, which is {edit.box.size} pixels")
-            if inside != box:
-                log.warnings.append(f"box {box} reaches beyond the photo ({edit.box.size}); {inside} is used")
-            log.notes.append(f"box {inside}: {inside.size} pixels")
-            boxes.append(inside)
-        for point in (*self.point, *self.not_point):
-            if not (0 <= point.x < edit.box.width and 0 <= point.y < edit.box.height):
-                raise ParameterError(
-                    f"point {point.x},{point.y}: lies outside the photo, which is {edit.box.size} pixels"
-                )
-        log.card = run.card("segment", self.segmenter)
-        engine = run.segmenter(log.card)
-        key = engine.prepare(edit, run)
-        found = engine.segment(edit, key, Prompts(tuple(boxes), self.point, self.not_point), None, run)
-        if not found.regions:
-            raise MaskError(f"{log.card.name}: found nothing there")
-        for region in found.regions:
-            if region.score < max(_LOW, log.card.min_confidence):
-                log.warnings.append(
-                    f"low confidence ({region.score:.2f}) in the mask of {region.box}: "
-                    f"{region.reason or 'it may miss parts'}; "
-                    "look at it with `inpaint mask ... --overlay`, or give --mask"
-                )
-        return found.regions
 
     def _taken(self, region: Region, edit: Edit, log: Log) -> Mask:
         """A region's mask with what it misses for taking the whole object out."""
