@@ -48,16 +48,19 @@ class Matte(Stage):
         assert edit.selected is not None
         card = log.card = run.card("matte", self.matte)
         radius = self._radius(edit.selected)
-        cells = list(_cells(edit.selected, radius))
+        cells = list(_grid(edit.selected, radius))
         pieces: list[tuple[Box, Bytes]] = []
         edge: list[tuple[Box, Colours]] = []
         for number, cell in enumerate(cells):
             run.check()
             run.progress(self.name, number / len(cells))
-            alpha, colours = _worked(edit, cell, radius, run.matter(card), run)
-            pieces.append((cell, alpha))
-            edge += colours
-        matte = Mask(edit.box, (*pieces, *_rest(edit.selected, cells)))
+            if _crossed(edit.selected, cell, radius):
+                alpha, colours = _worked(edit, cell, radius, run.matter(card), run)
+                pieces.append((cell, alpha))
+                edge += colours
+            else:
+                pieces.append((cell, edit.selected.array(cell)))
+        matte = Mask(edit.box, tuple(pieces))
         soft = sum(int(np.count_nonzero((values > 0) & (values < 255))) for _, values in matte.tiles)
         log.figures |= {"band": round(radius, 1), "soft_pixels": soft}
         return edit.replace(cutouts=(Cutout(matte.box, tuple(edge), matte),))
@@ -77,18 +80,10 @@ def _grid(selected: Mask, radius: float) -> Iterator[Box]:
             yield Box(left, top, left + side, top + side).intersect(selected.frame)
 
 
-def _cells(selected: Mask, radius: float) -> Iterator[Box]:
-    """The cells of the grid that the band may reach."""
-    for cell in _grid(selected, radius):
-        values = selected.array(cell.grow(math.ceil(radius) + 1).intersect(selected.frame))
-        if radius >= 1 and values.min() != values.max():
-            yield cell
-
-
-def _rest(selected: Mask, cells: list[Box]) -> Iterator[tuple[Box, Bytes]]:
-    """What is selected outside the cells."""
-    taken = Mask(selected.frame, tuple((cell, np.full((cell.height, cell.width), 255, np.uint8)) for cell in cells))
-    yield from ((box, values) for box, values in selected.subtract(taken).tiles)
+def _crossed(selected: Mask, cell: Box, radius: float) -> bool:
+    """Whether the band reaches the cell."""
+    values = selected.array(cell.grow(math.ceil(radius) + 1).intersect(selected.frame))
+    return radius >= 1 and bool(values.min() != values.max())
 
 
 def _worked(edit: Edit, cell: Box, radius: float, engine: Matter, run: Run) -> tuple[Bytes, list[tuple[Box, Colours]]]:
