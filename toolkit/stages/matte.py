@@ -106,13 +106,14 @@ def _worked(edit: Edit, cell: Box, radius: float, engine: Matter, run: Run) -> t
     if hidden is not None:
         trimap = np.where(hidden, np.uint8(0), trimap)
     found = engine.matte(edit.srgb(around), trimap, run)
+    found = np.where(_thin(selected[around.within(reach).slices]), np.maximum(found, 128), found)
     alpha[around.intersect(cell).within(cell).slices] = found[around.intersect(cell).within(around).slices]
-    # Colours are more local than alpha: less is read around what is soft.
-    shared = _aligned(bounds((alpha > 0) & (alpha < 255)).shift(cell.left, cell.top).grow(ALIGNED)).intersect(around)
-    if shared.is_empty:
+    soft = bounds((alpha > 0) & (alpha < 255))
+    if soft.is_empty:
         return alpha, []
+    # Colours are more local than alpha: less is read around what is soft.
+    shared = _aligned(soft.shift(cell.left, cell.top).grow(ALIGNED)).intersect(around)
     found = found[shared.within(around).slices]
-    found = np.where(_thin(selected[shared.within(reach).slices]), np.maximum(found, 128), found)
     pixels = edit.pixels(shared)
     if hidden is not None:
         opaque = pixels[..., -1] / np.float32(np.iinfo(pixels.dtype).max)
