@@ -23,7 +23,10 @@ from toolkit.run import Run
 from toolkit.schema import RadiusField
 from toolkit.stages import Log, Stage
 
-LEAST = 256  # side of the cells the outline is worked in; wider bands have larger ones
+LEAST = 512  # side of the cells the outline is worked in; wider bands have larger ones
+MARGIN = 2, 48  # bands, and pixels besides, that are read around a cell
+ALIGNED = 32
+THIN = 2  # pixels; parts nowhere deeper are never sure, and never less than half opaque
 PART = 128  # side of the parts that colours are kept in
 
 
@@ -45,16 +48,19 @@ class Matte(Stage):
         assert edit.selected is not None
         card = log.card = run.card("matte", self.matte)
         radius = self._radius(edit.selected)
-        cells = list(_cells(edit.selected, radius))
+        cells = list(_grid(edit.selected, radius))
         pieces: list[tuple[Box, Bytes]] = []
         edge: list[tuple[Box, Colours]] = []
         for number, cell in enumerate(cells):
             run.check()
             run.progress(self.name, number / len(cells))
-            alpha, colours = _worked(edit, cell, radius, run.matter(card), run)
-            pieces.append((cell, alpha))
-            edge += colours
-        matte = Mask(edit.box, (*pieces, *_rest(edit.selected, cells)))
+            if _crossed(edit.selected, cell, radius):
+                alpha, colours = _worked(edit, cell, radius, run.matter(card), run)
+                pieces.append((cell, alpha))
+                edge += colours
+            else:
+                pieces.append((cell, edit.selected.array(cell)))
+        matte = Mask(edit.box, tuple(pieces))
         soft = sum(int(np.count_nonzero((values > 0) & (values < 255))) for _, values in matte.tiles)
         log.figures |= {"band": round(radius, 1), "soft_pixels": soft}
         return edit.replace(cutouts=(Cutout(matte.box, tuple(edge), matte),))
@@ -67,62 +73,70 @@ class Matte(Stage):
 
 
 def _grid(selected: Mask, radius: float) -> Iterator[Box]:
-    side = max(LEAST, 12 * math.ceil(radius)) // 4 * 4
+    side = max(LEAST, 12 * math.ceil(radius)) // ALIGNED * ALIGNED
     reach = selected.box.grow(math.ceil(radius) + 1).intersect(selected.frame)
     for top in range(reach.top // side * side, reach.bottom, side):
         for left in range(reach.left // side * side, reach.right, side):
             yield Box(left, top, left + side, top + side).intersect(selected.frame)
 
 
-def _cells(selected: Mask, radius: float) -> Iterator[Box]:
-    """The cells of the grid that the band may reach."""
-    for cell in _grid(selected, radius):
-        values = selected.array(cell.grow(math.ceil(radius) + 1).intersect(selected.frame))
-        if radius >= 1 and values.min() != values.max():
-            yield cell
-
-
-def _rest(selected: Mask, cells: list[Box]) -> Iterator[tuple[Box, Bytes]]:
-    """What is selected outside the cells."""
-    taken = Mask(selected.frame, tuple((cell, np.full((cell.height, cell.width), 255, np.uint8)) for cell in cells))
-    yield from ((box, values) for box, values in selected.subtract(taken).tiles)
+def _crossed(selected: Mask, cell: Box, radius: float) -> bool:
+    """Whether the band reaches the cell."""
+    values = selected.array(cell.grow(math.ceil(radius) + 1).intersect(selected.frame))
+    return radius >= 1 and bool(values.min() != values.max())
 
 
 def _worked(edit: Edit, cell: Box, radius: float, engine: Matter, run: Run) -> tuple[Bytes, list[tuple[Box, Colours]]]:
     """The alpha of a cell and the colours of the parts of it where alpha is soft."""
     assert edit.selected is not None
-    margin = 2 * math.ceil(radius) + 16
+    margin = MARGIN[0] * math.ceil(radius) + MARGIN[1]
     reach = cell.grow(margin).intersect(edit.box)
-    trimap = trimap_of(edit.selected.array(reach), radius)
+    selected = edit.selected.array(reach)
+    trimap = trimap_of(selected, radius)
     inner = cell.within(reach)
     unknown = (trimap[inner.slices] != 0) & (trimap[inner.slices] != 255)
     alpha = trimap[inner.slices].copy()
     if not unknown.any():
         return alpha, []
     # The engine sees what is unknown in the cell, and enough around it to know both sides.
-    around = bounds(unknown).shift(cell.left, cell.top).grow(margin // 2).intersect(reach)
+    around = bounds(unknown).shift(cell.left, cell.top).grow(margin - math.ceil(radius))
+    around = _aligned(around).intersect(reach)
     trimap = trimap[around.within(reach).slices]
     hidden = edit.hidden(around)
     if hidden is not None:
         trimap = np.where(hidden, np.uint8(0), trimap)
     found = engine.matte(edit.srgb(around), trimap, run)
-    pixels = edit.pixels(around)
+    found = np.where(_thin(selected[around.within(reach).slices]), np.maximum(found, 128), found)
+    alpha[around.intersect(cell).within(cell).slices] = found[around.intersect(cell).within(around).slices]
+    soft = bounds((alpha > 0) & (alpha < 255))
+    if soft.is_empty:
+        return alpha, []
+    # Colours are more local than alpha: less is read around what is soft.
+    shared = _aligned(soft.shift(cell.left, cell.top).grow(ALIGNED)).intersect(around)
+    found = found[shared.within(around).slices]
+    pixels = edit.pixels(shared)
     if hidden is not None:
-        top = np.iinfo(pixels.dtype).max
-        found = np.rint(found * (pixels[..., -1] / np.float32(top))).astype(np.uint8)
+        opaque = pixels[..., -1] / np.float32(np.iinfo(pixels.dtype).max)
+        found = np.where(found == 255, found, np.rint(found * opaque).astype(np.uint8))
     colours = blend.foreground(pixels[..., : edit.photo.channels], found)
-    shared = around.intersect(cell)
-    alpha[shared.within(cell).slices] = found[shared.within(around).slices]
-    soft = (alpha > 0) & (alpha < 255)
+    alpha[shared.intersect(cell).within(cell).slices] = found[shared.intersect(cell).within(shared).slices]
     parts = []
-    for block in blocks(soft, PART):
-        place = block.shift(cell.left, cell.top).intersect(around)
-        parts.append((place, colours[place.within(around).slices].copy()))
+    for block in blocks((alpha > 0) & (alpha < 255), PART):
+        place = block.shift(cell.left, cell.top).intersect(shared)
+        parts.append((place, colours[place.within(shared).slices].copy()))
     return alpha, parts
+
+
+def _aligned(box: Box) -> Box:
+    """`box` grown to a fixed grid, so that engines that halve pictures halve neighbouring cells alike."""
+    left, top, right, bottom = (edge // ALIGNED for edge in (box.left, box.top, -box.right, -box.bottom))
+    return Box(left * ALIGNED, top * ALIGNED, -right * ALIGNED, -bottom * ALIGNED)
 
 
 def trimap_of(selected: Bytes, radius: float) -> Bytes:
     """Sure foreground and background farther than `radius` from the outline, and along the middle of what is thinner.
+
+    Parts narrower than about 4 pixels have nothing sure: hair is in a mask by chance.
 
     Args:
         selected: (h, w) uint8, 255 and 0.
@@ -133,9 +147,14 @@ def trimap_of(selected: Bytes, radius: float) -> Bytes:
     """
     trimap = np.full(selected.shape, 128, np.uint8)
     for level in (255, 0):
-        depth = np.asarray(cv2.distanceTransform(cv2.inRange(selected, level, level), cv2.DIST_L2, 3), np.float32)
+        depth = _depth(selected, level)
         trimap[(depth > radius) | _middle(depth, radius)] = level
     return trimap
+
+
+def _depth(selected: Bytes, level: int) -> npt.NDArray[np.float32]:
+    """How far each pixel of that level is from one of the other."""
+    return np.asarray(cv2.distanceTransform(cv2.inRange(selected, level, level), cv2.DIST_L2, 3), np.float32)
 
 
 def _middle(depth: npt.NDArray[np.float32], radius: float) -> npt.NDArray[np.bool_]:
@@ -144,7 +163,14 @@ def _middle(depth: npt.NDArray[np.float32], radius: float) -> npt.NDArray[np.boo
     highest = cv2.dilate(depth, np.ones((step, step), np.uint8))[::step, ::step]
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * math.ceil(radius / step) + 1,) * 2)
     near = cv2.dilate(highest, disc)
-    if not ((near > 0) & (near <= radius)).any():
+    if not ((near >= THIN) & (near <= radius)).any():
         return np.zeros(depth.shape, bool)
     near = cv2.resize(near, depth.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    return np.asarray((depth > 0) & (near <= radius) & (depth >= 0.6 * near))
+    return np.asarray((near >= THIN) & (near <= radius) & (depth >= 0.6 * near))
+
+
+def _thin(selected: Bytes) -> npt.NDArray[np.bool_]:
+    """What is selected and a few pixels wide at most."""
+    deeper = cv2.erode(selected, np.ones((2 * THIN - 1, 2 * THIN - 1), np.uint8))
+    near = cv2.dilate(deeper, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (4 * THIN - 1, 4 * THIN - 1)))
+    return np.asarray(selected > near)

@@ -27,7 +27,9 @@ FINEST = 2  # halvings of the copy that is solved last, where the band allows as
 STEPS = 20, 10, 6  # of the solver on the smallest copy, the next, and those after it; many more follow the noise
 RADIUS = 2  # of the windows in which alpha is linear
 SMOOTH = 1e-5  # squared colour difference (of 1) below which a window counts as flat
-PRIOR = 0.02  # pull of the trimap's rims, against the windows' 1
+PRIOR = 0.02  # pull towards the place between the rims, at these, against the windows' 1
+FLAT = 4.0  # the same where a window shows no contrast: there the outline given is all there is
+NOISE = 3e-6  # squared colour difference that counts as contrast
 SURE = 0.03  # alpha this near to 0 or 1 in a whole neighbourhood is settled on finer copies
 BLOCK = 64  # side of the parts that are worked at full size
 
@@ -72,6 +74,7 @@ def alpha_of(pixels: Bytes, trimap: Bytes) -> Bytes:
         windows = _Windows(guide)
         alpha = _solve(windows, place, ones, zeros, start, STEPS[min(number, len(STEPS) - 1)])
         coefficients = windows.coefficients(alpha)
+        coefficients[..., 3] += alpha - _linear(coefficients, guide, clip=False)  # so that they give this very alpha
     assert coefficients is not None
     assert alpha is not None
     return _applied(pixels, trimap, coefficients, alpha, scale)
@@ -79,8 +82,9 @@ def alpha_of(pixels: Bytes, trimap: Bytes) -> Bytes:
 
 def _levels(trimap: Bytes) -> int:
     """How many halvings bring every unknown pixel within `REACH` of a known one."""
-    unknown = ((trimap != 0) & (trimap != 255)).astype(np.uint8)
-    reach = float(cv2.distanceTransform(unknown, cv2.DIST_L2, 3).max())
+    unknown = trimap[::2, ::2]  # half of it tells as much
+    unknown = ((unknown != 0) & (unknown != 255)).astype(np.uint8)
+    reach = 2 * float(cv2.distanceTransform(unknown, cv2.DIST_L2, 3).max())
     widest = math.log2(max(min(trimap.shape), 4)) - 2  # the smallest copy keeps a few pixels
     return max(0, min(math.ceil(math.log2(max(1.0, reach / REACH))), math.floor(widest)))
 
@@ -112,12 +116,12 @@ def _settled(alpha: Floats) -> tuple[Bytes, Bytes]:
     return (least > 1 - SURE).astype(np.uint8), (most < SURE).astype(np.uint8)
 
 
-def _linear(coefficients: Floats, guide: Floats) -> Floats:
-    """The linear function of each pixel's colour, clipped to 0..1."""
+def _linear(coefficients: Floats, guide: Floats, *, clip: bool = True) -> Floats:
+    """The linear function of each pixel's colour, clipped to 0..1 if wanted."""
     slope = cv2.split(coefficients)
     colour = cv2.split(guide)
     value = slope[0] * colour[0] + slope[1] * colour[1] + slope[2] * colour[2] + slope[3]
-    return np.asarray(np.clip(value, 0, 1), np.float32)
+    return np.asarray(np.clip(value, 0, 1) if clip else value, np.float32)
 
 
 class _Windows:
@@ -149,6 +153,8 @@ class _Windows:
             -low_32 / third,
             1 / third,
         )
+        spread = sum(np.maximum(common(i, i), 0) for i in range(3))
+        self.flat = np.asarray(NOISE / (NOISE + spread), np.float32)
         self._inverse = [entry.astype(np.float32) for entry in entries]
         self._colour_mean = [channel.astype(np.float32) for channel in mean]
 
@@ -177,8 +183,8 @@ def _solve(
 ) -> Floats:
     """Alpha (h, w) 0..1 by conjugate gradients: given where known, elsewhere what windows and prior agree on."""
     free = (~(ones | zeros)).astype(np.float32)
-    prior = np.clip((place - 0.5) * 3 + 0.5, 0, 1)
-    weight = PRIOR * np.square(2 * place - 1) + np.float32(1e-6)
+    prior = np.clip((place - 0.5) * 6 + 0.5, 0, 1)
+    weight = PRIOR * np.square(2 * place - 1) + FLAT * windows.flat + np.float32(1e-6)
     alpha = np.where(ones, np.float32(1), np.where(zeros, np.float32(0), start))
     residual = free * (weight * (prior - alpha) - windows.rest(alpha))
     direction = residual
