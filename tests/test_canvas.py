@@ -163,9 +163,7 @@ def test_enlarging_touching_and_resampling_are_said() -> None:
     st.sampled_from(["uint8", "uint16"]), st.integers(1, 40),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_strips_are_the_whole(
-    seed: int, step: float, x: float, y: float, bands: int, dtype: str, rows: int
-) -> None:
+def test_strips_are_the_whole(seed: int, step: float, x: float, y: float, bands: int, dtype: str, rows: int) -> None:
     plane = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, (50, 60, bands)).astype(dtype)
     extent = Box(0, 0, 60, 50)
     size = Size(max(1, int((60 - abs(x)) / step)), max(1, int((50 - abs(y)) / step)))
