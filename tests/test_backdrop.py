@@ -15,7 +15,7 @@ from PIL import Image
 from scenes import after, cut, encoded, product, ready, written
 
 from toolkit import blend
-from toolkit.edit import Edit, Shadow
+from toolkit.edit import Cutout, Edit, Shadow
 from toolkit.errors import InputError, ParameterError, UsageError
 from toolkit.geometry import Box, Size
 from toolkit.mask import Mask
@@ -304,3 +304,21 @@ def test_small_pictures_stay_small() -> None:
     assert one.array().shape == (1, 1, 3)
     assert written(one).size == Size(1, 1)
     assert Image.fromarray(one.array()).size == (1, 1)
+
+
+@pytest.mark.parametrize("frame", [Box(0, 0, 80, 60), Box(-10, -10, 100, 90), Box(8, 8, 70, 50)])
+def test_a_product_that_fills_most_of_the_photo(frame: Box) -> None:
+    photo, colours, _ = product()
+    alpha = np.zeros((60, 80), np.uint8)
+    alpha[frame.intersect(Box(3, 3, 77, 57)).slices] = 255
+    edit = cut(photo, colours, alpha)
+    whole = edit.cutouts[0]
+    other = Cutout(whole.box, whole.colours, whole.matte.with_frame(frame))
+    edit = after(edit.replace(cutouts=(other,)), Canvas(size="200x100"), Backdrop(background="#010203"))
+    box = edit.canvas.box
+    result = edit.array()
+    shown = result[Box(0, 0, 80, 60).within(box).slices]
+    assert np.array_equal(shown[alpha == 255], photo[alpha == 255])
+    assert (shown[alpha == 0] == (1, 2, 3)).all()
+    assert (result == (1, 2, 3)).all(axis=2).sum() == 200 * 100 - (alpha == 255).sum()
+    assert edit.report()["canvas"] == {"box": list(box), "size": [200, 100], "scale": 1}

@@ -116,7 +116,7 @@ WRONG_USE = [
      "0.001<=x<=1000000.0; see inpaint remove-object --help"),
     ((*MASK, "--num-images", "2", "-o", "-"), "standard output takes one picture; --num-images needs a file"),
     ((*MASK, "--json", "-o", "-"), "--json and -o - both want standard output; write the picture to a file"),
-    ((*MASK, "--bx", "1"), "no such option '--bx'; did you mean '--box', '--jobs'?"),
+    ((*MASK, "--bx", "1"), "no such option '--bx'; did you mean '--box', '--jobs', '--srgb'?"),
 ]  # fmt: skip
 
 

@@ -374,6 +374,11 @@ class Edit:
                 "mode": self.photo.mode,
                 "depth": self.photo.depth,
             },
+            "canvas": {
+                "box": list(self.canvas.box),
+                "size": list(self.canvas.size),
+                "scale": round(self.canvas.scale, 6),
+            },
             "steps": [{**dataclasses.asdict(step), "parameters": dict(step.parameters)} for step in self.steps],
             "variations": [
                 {"seeds": list(stack.seeds), "seam": stack.seam, "patches": [list(p.box) for p in stack.patches]}

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from toolkit.photo import previews, restate
 from toolkit.photo.picture import Edited, Metadata, PictureFile, sentences
 from toolkit.photo.raster import Array, ArrayRaster, Direct, ImageRaster, Palette, Raster, Space
 from toolkit.photo.source import Source
-from toolkit.photo.tags import BadTags, Entry, Tags
+from toolkit.photo.tags import BadTags, Entry, Read, Tags
 from toolkit.photo.tiffcodec import DEFLATE, NAMES, NONE, Layout, decoded, encoded, through_libtiff
 from toolkit.photo.tiffkinds import BY_LIBTIFF, further_pictures, refuse
 from toolkit.photo.tiffwriter import (
@@ -48,13 +48,7 @@ class TiffFile(PictureFile):
         self.source = source
         name = source.name
         with source.open() as stream:
-
-            def read(offset: int, length: int) -> bytes:
-                if offset >= source.length:
-                    return b""
-                stream.seek(offset)
-                return stream.read(min(length, source.length))
-
+            read = _reader(stream, source.length)
             try:
                 self.tags = Tags(read)
                 if self.tags.first >= source.length:
@@ -66,7 +60,7 @@ class TiffFile(PictureFile):
             except BadTags as error:
                 raise PhotoError(f"{name}: the TIFF structure is damaged ({error})") from error
 
-    def _read(self, read: Any) -> None:
+    def _read(self, read: Read) -> None:
         tags, name = self.tags, self.source.name
         self.first = tags.directory(tags.first)
         if 50706 in self.first.entries or read(8, 2) == b"CR":
@@ -302,7 +296,9 @@ class TiffFile(PictureFile):
         if self.layout.samples > self.space.bands:
             notes.append("its extra channels could not be carried along")
         data = Metadata()
-        block = compact(self.tags, self.first, every=True)
+        with self.source.open() as stream:
+            tags = Tags(_reader(stream, self.source.length))
+            block = compact(tags, tags.directory(tags.first), every=True)
         data.exif = restate.exif_block(block, given) if block else None
         data.orientation, data.dpi = self.metadata.orientation, given.dpi
         data.icc = given.profile(self.metadata.icc)
@@ -403,3 +399,15 @@ class TiffFile(PictureFile):
                     apart = all(start + length <= s or s + n <= start for s, n in mine)
                     if apart and start + length <= self.source.length:
                         erase(out, start, length)
+
+
+def _reader(stream: BinaryIO, end: int) -> Read:
+    """`read(offset, length)` over an open file of `end` bytes."""
+
+    def read(offset: int, length: int) -> bytes:
+        if offset >= end:
+            return b""
+        stream.seek(offset)
+        return stream.read(min(length, end))
+
+    return read
