@@ -166,8 +166,20 @@ def leftover_score(pixels: npt.NDArray[np.uint8], mask: Bits, dilated: Bits) -> 
         return 0.0, None
     rows, columns = np.nonzero(taken)
     reach = max(8.0, 0.08 * float(np.hypot(np.ptp(rows) + 1, np.ptp(columns) + 1)))
+    score, fell = _fall_off(lab, taken, final, reach)
+    if fell is None and score > _FALLEN:  # more is missing than was looked at
+        fell = _fall_off(lab, taken, final, 2.5 * reach)[1]
+    if fell is None:
+        return score, None
+    edge = cv2.dilate(final.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~final
+    margin = float(np.median(cv2.distanceTransform((~taken).astype(np.uint8), cv2.DIST_L2, 5)[edge])) - 1
+    return score, int(np.ceil((max(0.0, margin) + max(0.0, fell) + 1) / factor))
+
+
+def _fall_off(lab: npt.NDArray[np.float32], taken: Bits, final: Bits, reach: float) -> tuple[float, float | None]:
+    """The likeness to the object just outside the mask, 0-1, and how far out it has fallen; None if not in `reach`."""
     outward = cv2.distanceTransform((~final).astype(np.uint8), cv2.DIST_L2, 5)
-    # Beyond the picture is no ground: padded, or a mask that is cut off there would have its rim there.
+    # Where the picture ends the object does not: its rim is not there.
     inward = cv2.distanceTransform(np.pad(taken, 1, mode="edge").astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     rim, ground = (inward > 1.5) & (inward <= 1.5 * reach), (outward > reach) & (outward <= 2.5 * reach)
     like_object, near_object = _likelihood(lab, rim, reach)
@@ -188,10 +200,7 @@ def leftover_score(pixels: npt.NDArray[np.uint8], mask: Bits, dilated: Bits) -> 
     if ended is None:
         return score, None
     before = falling[ended - 1] if ended else 1.0
-    fell = _BAND * (ended - 0.5 + (before - _FALLEN) / max(1e-6, before - falling[ended])) + 0.5
-    edge = (outward > 0) & (outward <= 1.5)
-    margin = float(np.median(cv2.distanceTransform((~taken).astype(np.uint8), cv2.DIST_L2, 5)[edge])) - 1
-    return score, int(np.ceil((max(0.0, margin) + max(0.0, fell) + 1) / factor))
+    return score, _BAND * (ended - 0.5 + (before - _FALLEN) / max(1e-6, before - falling[ended])) + 0.5
 
 
 def _likelihood(lab: npt.NDArray[np.float32], where: Bits, sigma: float) -> tuple[npt.NDArray[np.float32], Bits]:

@@ -185,8 +185,9 @@ def _judged(region: Bits, ground: _Ground, scene: _Scene) -> Candidate:
     as_dark = elsewhere & ground.same_hue & (ground.darker > 0.6 * darker)
     common = int(np.count_nonzero(as_dark)) / max(1, int(np.count_nonzero(as_dark | (elsewhere & plain))))
     ground_rules = {
-        # Where hardly any light is left, noise and the camera's black hide the texture.
-        "texture": rise(texture * float(np.exp(max(0.0, darker - 1))), 0.25, 0.6) * fall(texture, 1.8, 3.5),
+        # Where hardly any light is left the camera's black hides the texture; noise counts more the darker it is.
+        "texture": rise(texture * float(np.exp(max(0.0, darker - 1))), 0.25, 0.6)
+        * fall(texture * float(np.exp(-max(0.0, darker) / 2.2)), 1.4, 2.8),
         "other": fall(alike, 0.3, 0.8),
         "rare": fall(common, 0.06, 0.3),
     }

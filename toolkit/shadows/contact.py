@@ -12,8 +12,9 @@ import numpy.typing as npt
 from toolkit.geometry import Box
 from toolkit.shadows.light import Floats
 
-_LAYERS = ((0.012, 0.55), (0.045, 0.42), (0.13, 0.3))
-"""Reach on the ground, as a share of the base's width, and strength, from the tight core to the wide soft one."""
+_LAYERS = ((0.012, 0.55, 1.0, 0.0), (0.045, 0.42, 2.0, 0.3), (0.13, 0.3, 4.0, 0.6))
+"""From the tight core to the wide soft shadow: reach on the ground as a share of the base's width, strength, how much
+higher a part may hang to count as base, and how far down to the lowest row its shadow falls."""
 
 _FLATTENED = 0.4
 """How much less a shadow on the ground spreads up and down than across: the ground is seen at a slant."""
@@ -33,13 +34,15 @@ def contact_shadow(matte: npt.NDArray[np.uint8], allowed: Box) -> npt.NDArray[np
     columns = np.flatnonzero((matte > 127).any(axis=0))
     if not len(columns):
         return strength.astype(np.uint8)
-    line, weight = _standing_line(matte, columns)
-    base = columns[weight > 0.2]
-    wide = float(np.ptp(base)) + 1
+    line, lowest, size = _standing_line(matte, columns)
     free = np.ones_like(strength)
-    for reach, dark in _LAYERS:
-        spread = max(0.7, reach * wide)
-        drawn = _drawn(columns, line, weight, spread, allowed)
+    for reach, dark, lenient, falling in _LAYERS:
+        lifted = (line - lowest) / (0.05 * lenient * size)
+        high = (lowest.max() - line) / (0.1 * lenient * size)
+        weight = np.exp(-np.minimum(lifted**2 + high**2, 50.0))
+        spread = max(0.7, reach * (float(np.ptp(columns[weight > 0.2])) + 1))
+        ground = line + falling * (lowest.max() - line)
+        drawn = _drawn(columns, ground, weight, spread, allowed)
         blurred = cv2.GaussianBlur(drawn, (0, 0), sigmaX=spread, sigmaY=max(0.5, _FLATTENED * spread))
         free *= 1 - np.float32(dark) * np.minimum(blurred, 1)
     return np.asarray(np.rint(255 * (1 - free)), np.uint8)
@@ -47,8 +50,8 @@ def contact_shadow(matte: npt.NDArray[np.uint8], allowed: Box) -> npt.NDArray[np
 
 def _standing_line(
     matte: npt.NDArray[np.uint8], columns: npt.NDArray[np.intp]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The line under a product, a row for each of `columns`, and how near to the ground the product is there, 0-1.
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
+    """The line a product stands on and the end of its silhouette, a row for each of `columns`, and its size.
 
     The line is the lower convex hull of the silhouette, so that the arch of a shoe is spanned; a product touches the
     ground where it meets that line and the line is low.
@@ -63,10 +66,7 @@ def _standing_line(
     hull = hull[np.argsort(hull[:, 0], kind="stable")]
     line = np.interp(columns, hull[:, 0], hull[:, 1])
     rows = np.flatnonzero(opaque.any(axis=1))
-    size = np.sqrt(len(columns) * (rows[-1] + 1 - rows[0]))
-    lifted = (line - lowest) / (0.05 * size)
-    high = (lowest.max() - line) / (0.1 * size)
-    return line, np.exp(-np.minimum(lifted**2 + high**2, 50.0))
+    return line, lowest, float(np.sqrt(len(columns) * (rows[-1] + 1 - rows[0])))
 
 
 def _drawn(

@@ -104,8 +104,8 @@ def _ground(luma: Floats, known: Bits, away: Floats, size: float) -> tuple[Float
     data = luma.ravel()[places].astype(np.float64)
     near = np.clip(away.ravel()[places] / (0.4 * size), 0.15, 1)
     ridge = 1e-4 * len(places) * np.eye(design.shape[1])
-    ridge[0, 0] = 0
-    weight = near * (data > np.quantile(data, 0.2))
+    ridge[0, 0] = 1e-6 * len(places)
+    weight = near * (data >= np.quantile(data, 0.2))
     for _ in range(12):
         solved = np.linalg.solve(design.T @ (design * weight[:, None]) + ridge, design.T @ (data * weight))
         off = data - design @ solved

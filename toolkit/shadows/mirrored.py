@@ -20,8 +20,8 @@ _LEAST = 250
 _SHARE = 0.4
 """Share of the object's area that must be seen mirrored."""
 
-_DEPTHS = (1.0, 0.6)
-"""Shares of the object's height that may be seen mirrored: waves hide the rest."""
+_DEPTHS = ((1.0, 0.0), (0.6, 0.1))
+"""Shares of the object's height that may be seen mirrored, waves hiding the rest; how much surer the lesser must be."""
 
 
 def reflection(small: npt.NDArray[np.uint8], taken: Bits) -> tuple[Bits, float] | None:
@@ -41,11 +41,11 @@ def reflection(small: npt.NDArray[np.uint8], taken: Bits) -> tuple[Bits, float] 
     light = np.asarray(blurred, np.float32)
     best: tuple[float, float, Bits] | None = None
     for line in np.arange(bottom - 0.12 * height, bottom + 0.06 * height, 0.5):
-        for depth in _DEPTHS:
+        for depth, less in _DEPTHS:
             region, rim, mirrored = _turned(light, taken, float(line), depth * height)
             if np.count_nonzero(region) < max(_LEAST, _SHARE * len(rows)):
                 continue
-            found = _correlation(mirrored, light, rim)
+            found = _correlation(mirrored, light, rim) - less
             if best is None or found > best[0]:
                 best = found, float(line), region
                 kept = rim, mirrored
