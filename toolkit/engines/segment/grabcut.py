@@ -1,4 +1,6 @@
-"""Selecting an object from a box or clicks without a model: several GrabCuts on a small copy, the edge at full size.
+"""Selecting an object from clicks without a model: several GrabCuts on a small copy, the edge at full size.
+
+An object in a box is `_box`'s.
 
 Source: Rother, Kolmogorov, Blake: GrabCut, 2004 (OpenCV's).
 Pure functions of arrays; the only state touched is OpenCV's random generator of the calling thread, which is seeded
@@ -18,6 +20,8 @@ import numpy.typing as npt
 from toolkit.cards import Card
 from toolkit.edit import Region
 from toolkit.engines import EngineRun, Found, Picture, Prompts
+from toolkit.engines.segment._box import Selection as Selection  # also the name callers use
+from toolkit.engines.segment._box import select_box
 from toolkit.engines.segment.edge import Binary, Pixels, enlarged, without_holes
 from toolkit.errors import ParameterError
 from toolkit.geometry import Box, Size
@@ -29,25 +33,8 @@ SIDE = 320  # the longer side GrabCut works at
 ITERATIONS = 3
 CLICK_REACHES = 3, 9, 16  # of the disc around a click, 1.2 % of the longer side
 CONTEXT = 0.35  # of the box's side, around the box: enough ground to learn its colours
-NOTHING = "no object stands out in the box, so a plain shape that fills it was taken"
-WHOLE = "nothing in the box tells the object from its background, so the whole box was taken"
 FREE = 255  # not a GrabCut label: no click here
-LEAST, MOST = 0.04, 0.98  # shares of the box; a mask beyond them has told nothing apart
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What was selected in a crop.
-
-    Attributes:
-        mask: (h, w) uint8, 255 = selected, 0 = not; as large as the crop.
-        confidence: 0..1, higher is better, a score and no probability; 0.1 where a plain shape stands in.
-        reason: one short sentence when the confidence is below 0.5, else "".
-    """
-
-    mask: Pixels
-    confidence: float
-    reason: str
+MOST = 0.98  # share of the photo; a larger mask has told nothing apart
 
 
 @dataclass(frozen=True)
@@ -93,8 +80,11 @@ def select(pixels: Pixels, boxes: tuple[Box, ...], include: Points, exclude: Poi
         def here(points: Points) -> Points:
             return tuple((x - window.left, y - window.top) for x, y in points if _holds(window, x, y))
 
-        local = box.within(window) if box else None
-        return _object(pixels[window.slices], local, here(clicks), here(exclude), seed)
+        part = np.ascontiguousarray(pixels[window.slices])
+        if box is None:
+            return _object(part, here(clicks), here(exclude), seed)
+        one = select_box(part, box.within(window), here(clicks), here(exclude), seed)
+        return _Found(one.mask > 0, one.confidence, one.reason)
 
     for box in (box.intersect(frame) for box in boxes):
         window = context_for(box, frame)
@@ -133,8 +123,8 @@ def _check(pixels: Pixels, boxes: tuple[Box, ...], include: Points, exclude: Poi
         raise ParameterError(f"click {x},{y}: is both included and excluded")
 
 
-def _object(part: Pixels, box: Box | None, include: Points, exclude: Points, seed: int) -> _Found:
-    """Select one object; without a box it is the one under the clicks."""
+def _object(part: Pixels, include: Points, exclude: Points, seed: int) -> _Found:
+    """Select the object under the clicks."""
     height, width = part.shape[:2]
     factor = min(1.0, SIDE / max(height, width))
     size = Size(max(1, round(width * factor)), max(1, round(height * factor)))
@@ -147,39 +137,10 @@ def _object(part: Pixels, box: Box | None, include: Points, exclude: Points, see
         for x, y in points:
             cv2.circle(clicked, (int(x * x_scale), int(y * y_scale)), radius, label, -1)
 
-    if box is None:
-        reach = Box.of_size(size)
-        starts = _click_starts(clicked, radius)
-    else:
-        left, top = int(box.left * x_scale), int(box.top * y_scale)
-        right, bottom = math.ceil(box.right * x_scale), math.ceil(box.bottom * y_scale)
-        reach = Box(left, top, max(left + 1, right), max(top + 1, bottom))
-        starts = _box_starts(clicked, reach)
+    starts = _click_starts(clicked, radius)
     masks = [_tidy(_grabcut(small, labels, seed), clicked) for labels in starts]
-    mask, confidence, reason = _judge(small, starts, masks, reach, clicked, box is not None)
-
-    full = enlarged(part, small, mask)
-    if box is not None:
-        inside = full[box.slices].copy()
-        full[:] = False
-        full[box.slices] = inside if inside.any() else True
-        if not inside.any():
-            confidence, reason = 0.1, NOTHING
-    return _Found(full, confidence, reason)
-
-
-def _box_starts(clicked: Pixels, box: Box) -> list[Pixels]:
-    """Three first guesses of GrabCut labels: all of the box, the same with a sure core, and an oval."""
-    plain = np.full(clicked.shape, cv2.GC_BGD, np.uint8)
-    plain[box.slices] = cv2.GC_PR_FGD
-    core, oval = plain.copy(), plain.copy()
-    core[_ellipse(core.shape, box, 0.45)] = cv2.GC_FGD
-    oval[box.slices] = cv2.GC_PR_BGD
-    oval[_ellipse(oval.shape, box, 1.0)] = cv2.GC_PR_FGD
-    for labels in (plain, core, oval):
-        labels[clicked == cv2.GC_BGD] = cv2.GC_BGD
-        labels[(clicked == cv2.GC_FGD) & (plain != cv2.GC_BGD)] = cv2.GC_FGD
-    return [plain, core, oval]
+    mask, confidence, reason = _judge(small, starts, masks, Box.of_size(size), clicked)
+    return _Found(enlarged(part, small, mask), confidence, reason)
 
 
 def _click_starts(clicked: Pixels, radius: int) -> list[Pixels]:
@@ -194,14 +155,6 @@ def _click_starts(clicked: Pixels, radius: int) -> list[Pixels]:
 def _near_clicks(clicked: Pixels, distance: float) -> Binary:
     away = cv2.distanceTransform((clicked != cv2.GC_FGD).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.asarray(away <= distance)
-
-
-def _ellipse(shape: tuple[int, ...], box: Box, part: float) -> Binary:
-    """The ellipse in `box` whose axes are `part` of its sides."""
-    y, x = np.ogrid[: shape[0], : shape[1]]
-    across = (2 * x + 1 - box.left - box.right) / (box.width * part)
-    down = (2 * y + 1 - box.top - box.bottom) / (box.height * part)
-    return np.asarray(across**2 + down**2 <= 1)
 
 
 def _grabcut(small: Pixels, labels: Pixels, seed: int) -> Binary:
@@ -230,7 +183,7 @@ def _tidy(mask: Binary, clicked: Pixels) -> Binary:
 
 
 def _judge(
-    small: Pixels, starts: list[Pixels], masks: list[Binary], reach: Box, clicked: Pixels, boxed: bool
+    small: Pixels, starts: list[Pixels], masks: list[Binary], reach: Box, clicked: Pixels
 ) -> tuple[Binary, float, str]:
     """Pick the best of the masks; return it with its confidence and, where that is low, the reason."""
     usable = [
@@ -238,15 +191,13 @@ def _judge(
         for mask, labels in zip(masks, starts, strict=True)
         if _count(mask) <= MOST * reach.area
         and _count(mask) > 1.1 * _count(labels == cv2.GC_FGD)  # it grew beyond what was dictated
-        and (not boxed or _count(mask) >= LEAST * reach.area)
     ]
     if not usable:
-        return _plain_shape(masks, reach, clicked, boxed)
+        return _disc(clicked)
     lab = np.asarray(cv2.cvtColor(cv2.GaussianBlur(small, (0, 0), 0.7), cv2.COLOR_RGB2LAB), np.uint8)
 
     def score(mask: Binary) -> float:
-        fill = _bounds(mask).area / reach.area if boxed else 1.0
-        return fill * math.prod(_signals(lab, mask, masks, reach).values())
+        return math.prod(_signals(lab, mask, masks, reach).values())
 
     best = max(usable, key=score)
     signals = _signals(lab, best, masks, reach)
@@ -291,16 +242,10 @@ def _cut(mask: Binary, reach: Box) -> float:
     return float(np.concatenate((part[0], part[-1], part[:, 0], part[:, -1])).mean())
 
 
-def _plain_shape(masks: list[Binary], reach: Box, clicked: Pixels, boxed: bool) -> tuple[Binary, float, str]:
+def _disc(clicked: Pixels) -> tuple[Binary, float, str]:
     """What stands in when no start told an object from its ground."""
-    if not boxed:
-        disc = _near_clicks(clicked, 0.05 * max(clicked.shape)) & (clicked != cv2.GC_BGD)
-        return disc, 0.1, "nothing around the click stands out, so a disc around it was taken"
-    shape, reason = _ellipse(clicked.shape, reach, 1.0), NOTHING
-    if max(_count(mask) for mask in masks) > MOST * reach.area:
-        shape[reach.slices], reason = True, WHOLE
-    shape[clicked == cv2.GC_BGD] = False
-    return shape, 0.1, reason
+    disc = _near_clicks(clicked, 0.05 * max(clicked.shape)) & (clicked != cv2.GC_BGD)
+    return disc, 0.1, "nothing around the click stands out, so a disc around it was taken"
 
 
 def _count(mask: npt.NDArray[np.generic]) -> int:
