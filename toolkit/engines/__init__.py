@@ -99,12 +99,13 @@ class FillResult:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What points at an object: boxes, clicks inside and outside, words."""
+    """What points at an object: boxes, clicks inside and outside, words, or that it is the picture's main subject."""
 
     boxes: tuple[Box, ...] = ()
     include: tuple[Point, ...] = ()
     exclude: tuple[Point, ...] = ()
     text: tuple[str, ...] = ()
+    subject: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Selecting an object from a box or clicks without a model: several GrabCuts on a small copy, the edge at full size.
+"""Selecting an object without a model: from a box by several GrabCuts on a small copy, from clicks by `_clicks`.
 
 Source: Rother, Kolmogorov, Blake: GrabCut, 2004 (OpenCV's).
 Pure functions of arrays; the only state touched is OpenCV's random generator of the calling thread, which is seeded
@@ -7,9 +7,13 @@ before each use, so the same call gives the same mask in any process.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -18,8 +22,10 @@ import numpy.typing as npt
 from toolkit.cards import Card
 from toolkit.edit import Region
 from toolkit.engines import EngineRun, Found, Picture, Prompts
+from toolkit.engines.segment._clicks import State, Step, select_clicks
+from toolkit.engines.segment._scene import Scene, reduced, scene_of
 from toolkit.engines.segment.edge import Binary, Pixels, enlarged, without_holes
-from toolkit.errors import ParameterError
+from toolkit.errors import EngineError, ParameterError
 from toolkit.geometry import Box, Size
 from toolkit.mask import Mask
 
@@ -27,7 +33,8 @@ Points = tuple[tuple[int, int], ...]
 
 SIDE = 320  # the longer side GrabCut works at
 ITERATIONS = 3
-CLICK_REACHES = 3, 9, 16  # of the disc around a click, 1.2 % of the longer side
+REMEMBERED = 4  # pictures whose scene is kept, about 20 MB each
+STATES = 200  # kept of each: about 15 KB a state
 CONTEXT = 0.35  # of the box's side, around the box: enough ground to learn its colours
 NOTHING = "no object stands out in the box, so a plain shape that fills it was taken"
 WHOLE = "nothing in the box tells the object from its background, so the whole box was taken"
@@ -89,23 +96,22 @@ def select(pixels: Pixels, boxes: tuple[Box, ...], include: Points, exclude: Poi
     mask = np.zeros(pixels.shape[:2], np.uint8)
     found = []
 
-    def look(window: Box, box: Box | None, clicks: Points) -> _Found:
+    def look(window: Box, box: Box, clicks: Points) -> _Found:
         def here(points: Points) -> Points:
             return tuple((x - window.left, y - window.top) for x, y in points if _holds(window, x, y))
 
-        local = box.within(window) if box else None
-        return _object(pixels[window.slices], local, here(clicks), here(exclude), seed)
+        return _object(pixels[window.slices], box.within(window), here(clicks), here(exclude), seed)
+
+    def part_of(window: Box) -> Pixels:
+        return pixels[window.slices]
 
     for box in (box.intersect(frame) for box in boxes):
         window = context_for(box, frame)
         found.append((window, look(window, box, tuple(p for p in include if _holds(box, *p)))))
     loose = tuple(p for p in include if not any(_holds(box, *p) for box in boxes))
     if loose:
-        window, one = frame, look(frame, None, loose)
-        nearer = context_for(_bounds(one.mask), frame)
-        if 4 * nearer.area < frame.area:  # a small object: look again from near
-            window, one = nearer, look(nearer, None, loose)
-        found.append((window, one))
+        clicked = select_clicks(scene_of(reduced(part_of, frame.size)), part_of, frame.size, loose, exclude)
+        found.append((clicked.box, _Found(clicked.values > 0, clicked.confidence, clicked.reason)))
 
     for window, one in found:
         mask[window.slices][one.mask] = 255
@@ -133,8 +139,8 @@ def _check(pixels: Pixels, boxes: tuple[Box, ...], include: Points, exclude: Poi
         raise ParameterError(f"click {x},{y}: is both included and excluded")
 
 
-def _object(part: Pixels, box: Box | None, include: Points, exclude: Points, seed: int) -> _Found:
-    """Select one object; without a box it is the one under the clicks."""
+def _object(part: Pixels, box: Box, include: Points, exclude: Points, seed: int) -> _Found:
+    """Select the object in a box."""
     height, width = part.shape[:2]
     factor = min(1.0, SIDE / max(height, width))
     size = Size(max(1, round(width * factor)), max(1, round(height * factor)))
@@ -147,24 +153,19 @@ def _object(part: Pixels, box: Box | None, include: Points, exclude: Points, see
         for x, y in points:
             cv2.circle(clicked, (int(x * x_scale), int(y * y_scale)), radius, label, -1)
 
-    if box is None:
-        reach = Box.of_size(size)
-        starts = _click_starts(clicked, radius)
-    else:
-        left, top = int(box.left * x_scale), int(box.top * y_scale)
-        right, bottom = math.ceil(box.right * x_scale), math.ceil(box.bottom * y_scale)
-        reach = Box(left, top, max(left + 1, right), max(top + 1, bottom))
-        starts = _box_starts(clicked, reach)
+    left, top = int(box.left * x_scale), int(box.top * y_scale)
+    right, bottom = math.ceil(box.right * x_scale), math.ceil(box.bottom * y_scale)
+    reach = Box(left, top, max(left + 1, right), max(top + 1, bottom))
+    starts = _box_starts(clicked, reach)
     masks = [_tidy(_grabcut(small, labels, seed), clicked) for labels in starts]
-    mask, confidence, reason = _judge(small, starts, masks, reach, clicked, box is not None)
+    mask, confidence, reason = _judge(small, starts, masks, reach, clicked)
 
     full = enlarged(part, small, mask)
-    if box is not None:
-        inside = full[box.slices].copy()
-        full[:] = False
-        full[box.slices] = inside if inside.any() else True
-        if not inside.any():
-            confidence, reason = 0.1, NOTHING
+    inside = full[box.slices].copy()
+    full[:] = False
+    full[box.slices] = inside if inside.any() else True
+    if not inside.any():
+        confidence, reason = 0.1, NOTHING
     return _Found(full, confidence, reason)
 
 
@@ -180,20 +181,6 @@ def _box_starts(clicked: Pixels, box: Box) -> list[Pixels]:
         labels[clicked == cv2.GC_BGD] = cv2.GC_BGD
         labels[(clicked == cv2.GC_FGD) & (plain != cv2.GC_BGD)] = cv2.GC_FGD
     return [plain, core, oval]
-
-
-def _click_starts(clicked: Pixels, radius: int) -> list[Pixels]:
-    """First guesses for clicks: what lies within a near or a wider distance of them is probably the object."""
-    starts = []
-    for reach in CLICK_REACHES:
-        labels = np.where(_near_clicks(clicked, reach * radius), cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-        starts.append(np.where(clicked == FREE, labels, clicked))
-    return starts
-
-
-def _near_clicks(clicked: Pixels, distance: float) -> Binary:
-    away = cv2.distanceTransform((clicked != cv2.GC_FGD).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(away <= distance)
 
 
 def _ellipse(shape: tuple[int, ...], box: Box, part: float) -> Binary:
@@ -230,7 +217,7 @@ def _tidy(mask: Binary, clicked: Pixels) -> Binary:
 
 
 def _judge(
-    small: Pixels, starts: list[Pixels], masks: list[Binary], reach: Box, clicked: Pixels, boxed: bool
+    small: Pixels, starts: list[Pixels], masks: list[Binary], reach: Box, clicked: Pixels
 ) -> tuple[Binary, float, str]:
     """Pick the best of the masks; return it with its confidence and, where that is low, the reason."""
     usable = [
@@ -238,14 +225,14 @@ def _judge(
         for mask, labels in zip(masks, starts, strict=True)
         if _count(mask) <= MOST * reach.area
         and _count(mask) > 1.1 * _count(labels == cv2.GC_FGD)  # it grew beyond what was dictated
-        and (not boxed or _count(mask) >= LEAST * reach.area)
+        and _count(mask) >= LEAST * reach.area
     ]
     if not usable:
-        return _plain_shape(masks, reach, clicked, boxed)
+        return _plain_shape(masks, reach, clicked)
     lab = np.asarray(cv2.cvtColor(cv2.GaussianBlur(small, (0, 0), 0.7), cv2.COLOR_RGB2LAB), np.uint8)
 
     def score(mask: Binary) -> float:
-        fill = _bounds(mask).area / reach.area if boxed else 1.0
+        fill = _bounds(mask).area / reach.area
         return fill * math.prod(_signals(lab, mask, masks, reach).values())
 
     best = max(usable, key=score)
@@ -291,11 +278,8 @@ def _cut(mask: Binary, reach: Box) -> float:
     return float(np.concatenate((part[0], part[-1], part[:, 0], part[:, -1])).mean())
 
 
-def _plain_shape(masks: list[Binary], reach: Box, clicked: Pixels, boxed: bool) -> tuple[Binary, float, str]:
+def _plain_shape(masks: list[Binary], reach: Box, clicked: Pixels) -> tuple[Binary, float, str]:
     """What stands in when no start told an object from its ground."""
-    if not boxed:
-        disc = _near_clicks(clicked, 0.05 * max(clicked.shape)) & (clicked != cv2.GC_BGD)
-        return disc, 0.1, "nothing around the click stands out, so a disc around it was taken"
     shape, reason = _ellipse(clicked.shape, reach, 1.0), NOTHING
     if max(_count(mask) for mask in masks) > MOST * reach.area:
         shape[reach.slices], reason = True, WHOLE
@@ -317,23 +301,40 @@ def _holds(box: Box, x: int, y: int) -> bool:
     return box.left <= x < box.right and box.top <= y < box.bottom
 
 
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """A picture's scene, and the states that clicks in it have led to."""
+
+    scene: Scene
+    known: dict[tuple[Step, ...], State] = field(default_factory=dict)
+
+
 class Engine:
-    """The adapter: one selection a box, and one for the clicks that lie in no box."""
+    """The adapter: one selection a box, and one for the clicks that lie in no box.
+
+    What clicks need to know of a picture is made at the first of them and kept for the few pictures used last; it
+    saves work and never changes an answer. Threads may share the engine.
+    """
 
     def __init__(self, card: Card) -> None:
         self._card = card
+        self._looks: OrderedDict[str, _Look] = OrderedDict()
+        self._lock = threading.Lock()
 
     def prepare(self, picture: Picture, run: EngineRun) -> str:
-        """Nothing is prepared: every selection starts from the pixels."""
-        return self._card.revision
+        """A hash of the picture's pixels and the card's revision; boxes need no more, clicks do it when they come."""
+        return hashlib.sha256(f"{picture.digest} {picture.box} {self._card.revision}".encode()).hexdigest()
 
     def segment(self, picture: Picture, key: str, prompts: Prompts, previous: bytes | None, run: EngineRun) -> Found:
         """A region for each box, and one for the clicks outside all boxes; clicks inside a box refine it.
 
+        The state tells in which order clicks of the two kinds were made; without it the order is guessed.
+
         Raises:
             ParameterError: when a click is both included and excluded.
+            EngineError: when `previous` is no state of this engine.
         """
-        regions = []
+        regions, state = [], b""
         loose = [p for p in prompts.include if not any(_holds(box, *p) for box in prompts.boxes)]
         for number, box in enumerate(prompts.boxes):
             inside = [p for p in prompts.include if _holds(box, *p)]
@@ -341,8 +342,36 @@ class Engine:
             crop = context_for(box, picture.box)
             regions.append(self._region(picture, crop, (box,), inside, prompts.exclude, run, name))
         if loose:
-            regions.append(self._region(picture, picture.box, (), loose, prompts.exclude, run, "select"))
-        return Found(tuple(regions))
+            for x, y in set(loose) & set(prompts.exclude):
+                raise ParameterError(f"click {x},{y}: is both included and excluded")
+            look = self._look(picture, key, run)
+            if len(look.known) > STATES:
+                look.known.clear()
+            size, steps = picture.box.size, self._steps(previous)
+            found = select_clicks(look.scene, picture.srgb, size, loose, prompts.exclude, steps, look.known)
+            mask = Mask.from_array(found.values, picture.box, found.box[:2])
+            regions.append(Region(mask.box, "", found.confidence, mask, found.reason))
+            state = json.dumps(found.steps).encode()
+        return Found(tuple(regions), state)
+
+    def _look(self, picture: Picture, key: str, run: EngineRun) -> _Look:
+        with self._lock:
+            if key in self._looks:
+                self._looks.move_to_end(key)
+                return self._looks[key]
+        small = reduced(picture.srgb, picture.box.size)
+        scene: Scene = run.compute(scene_of, small, name="look at the picture")
+        with self._lock:
+            look = self._looks.setdefault(key, _Look(scene))
+            while len(self._looks) > REMEMBERED:
+                self._looks.popitem(last=False)
+            return look
+
+    def _steps(self, state: bytes | None) -> list[Step]:
+        try:
+            return [(int(index), bool(kind)) for index, kind in json.loads(state or b"[]")]
+        except (ValueError, TypeError) as problem:
+            raise EngineError(f"{self._card.name}: the state to go on from is none of its own ({problem})") from problem
 
     @staticmethod
     def _region(
