@@ -97,7 +97,7 @@ WRONG_USE = [
     ((*MASK, "--protect", "500,500,600,600"),
      "protect 500,500,600,600: lies outside the photo, which is 128x96 pixels"),
     (("--mask", "m.png", "-m", "telae"), "no fill model 'telae'; did you mean 'telea'?"),
-    (("--box", BOX, "--segmenter", "grabcat"), "no segment model 'grabcat'; did you mean 'grabcut'?"),
+    (("--box", BOX, "--segmenter", "clasical"), "no segment model 'clasical'; did you mean 'classical'?"),
     ((*MASK, "--seed", "-1"), "fill.seed: must be at least 0, got -1"),
     ((*MASK, "--num-images", "x"), "--num-images: expected a whole number, got 'x'"),
     ((*MASK, "--num-images", "65"), "fill.num_images: must be at most 64, got 65"),

@@ -99,7 +99,7 @@ def test_the_working_folder_comes_first_then_the_users_own(home: Path) -> None:
 def test_other_yaml_in_a_models_folder_is_none_of_our_business(home: Path) -> None:
     write(home, "resnet/config", "layers: [1, 2")
     write(home, "notes", "- a list")
-    assert {card.name for card in cards.every()} >= {"patchmatch", "telea", "grabcut"}
+    assert {card.name for card in cards.every()} >= {"patchmatch", "telea", "classical"}
 
 
 def test_unknown_names_are_suggested(home: Path) -> None:

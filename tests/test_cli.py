@@ -290,7 +290,7 @@ def test_broken_recipes_and_cards_in_the_way_break_nothing_else() -> None:
     Path("models/fill/bad.yaml").write_text("[")
     answer = call("doctor")
     assert "bad.yaml: line 1 expected the node content" in answer.err
-    assert "segment: auto takes grabcut" in answer.text
+    assert "segment: auto takes classical" in answer.text
 
 
 def test_models_are_listed_and_shown() -> None:
