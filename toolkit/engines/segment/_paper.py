@@ -139,8 +139,9 @@ def _powers(height: int, width: int, degree: int) -> Float:
 
 def _solve(powers: Float, logs: Float, where: Binary, limit: float, rest: Float) -> Float:
     """The polynomial that fits `logs` where asked, agreeing pixels weighing most; (h, w, 3)."""
-    terms, values = powers[where][::3], logs[where][::3]
-    weight = 1 / (1 + (np.abs(rest[where][::3]).max(1) / (0.3 * limit)) ** 2)
+    some = np.flatnonzero(where)[::3]
+    terms, values, off = (array.reshape(-1, array.shape[2])[some] for array in (powers, logs, rest))
+    weight = 1 / (1 + (np.abs(off).max(1) / (0.3 * limit)) ** 2)
     weighted = terms * weight[:, None]
     ridge = 1e-5 * weight.sum() * np.eye(terms.shape[1])
     ridge[0, 0] = 1e-6

@@ -121,8 +121,13 @@ def _on_sheet(sheet: Sheet, ground: Binary, seed: int) -> Binary | None:
     depth = cv2.distanceTransform(beyond.astype(np.uint8), cv2.DIST_L2, 5)
     belief = np.where(beyond, np.clip(0.6 * (depth - 3), -0.3, 4), -3)
     belief[holes] = -1
-    belief += np.clip(_likelier(sheet.features, (depth > 3) & ~holes, ground, seed), -3, 3)
-    return _tidy(_cut(sheet.features, belief))
+    part = Box(*_bounds(beyond)).grow(4, 4).intersect(Box.of_size((ground.shape[1], ground.shape[0]))).slices
+    sure = (depth > 3) & ~holes
+    samples = sheet.features[sure].astype(np.float32), sheet.features[ground].astype(np.float32)
+    belief[part] += np.clip(_likelier(sheet.features[part], *samples, seed), -3, 3)
+    mask = np.zeros_like(ground)
+    mask[part] = _cut(sheet.features[part], belief[part])
+    return _tidy(mask)
 
 
 def _holes(sheet: Sheet, ground: Binary) -> Binary:
@@ -145,15 +150,14 @@ def _holes(sheet: Sheet, ground: Binary) -> Binary:
     return np.asarray(holes & free, bool)
 
 
-def _likelier(features: Pixels, inside: Binary, outside: Binary, seed: int) -> Float:
-    """By how much the colours inside explain a pixel better than those outside: log ratio of two mixtures."""
+def _likelier(features: Pixels, inside: Float, outside: Float, seed: int) -> Float:
+    """By how much the colours `inside` (n, 3) explain a pixel better than those `outside`: log ratio of two mixtures."""
     logs = []
-    for where, least in ((inside, -14.0), (outside, -24.0)):  # unseen colours: rather the subject's than the sheet's
-        sample = features[where].astype(np.float32)
+    for sample, least in ((inside, -14.0), (outside, -24.0)):  # unseen colours: rather the subject's than the sheet's
         if len(sample) < 30:
             return np.zeros(features.shape[:2], np.float32)
-        sample = sample[:: max(1, len(sample) // 4000)]
-        logs.append(np.maximum(_mixture(features.reshape(-1, 3).astype(np.float32), sample, seed), least))
+        thinned = sample[:: max(1, len(sample) // 3000)]
+        logs.append(np.maximum(_mixture(features.reshape(-1, 3).astype(np.float32), thinned, seed), least))
     return np.asarray(logs[0] - logs[1], np.float32).reshape(features.shape[:2])
 
 
@@ -167,8 +171,8 @@ def _mixture(values: Float, sample: Float, seed: int) -> Float:
         if len(members) < 5:
             continue
         spread = np.cov(members.T) + 6 * np.eye(3)
-        away = values - members.mean(0)
-        square = (away @ np.linalg.inv(spread).astype(np.float32) * away).sum(1)
+        whitened = (values - members.mean(0)) @ np.linalg.cholesky(np.linalg.inv(spread)).astype(np.float32)
+        square = np.einsum("nc,nc->n", whitened, whitened)
         logs.append(math.log(len(members) / len(sample)) - 0.5 * np.linalg.slogdet(spread)[1] - 0.5 * square)
     return np.asarray(np.logaddexp.reduce(logs), np.float32)
 
