@@ -1,0 +1,321 @@
+"""The main subject of a product photo, without a prompt: what stands on the ground that the photo's edge shows.
+
+Two ways to propose it. On paper or another smooth ground (see `_paper`) the subject is what cannot be reached from the
+edge through sheet and soft shadow. In a scene it is what differs in colour from the edge and is walled off from it.
+GrabCut on a copy of the subject alone then settles a band along the outline.
+
+Sources: Zhang, Sclaroff: Boolean Map Saliency, 2013; Rother, Kolmogorov, Blake: GrabCut, 2004 (OpenCV's).
+Pure functions of arrays; OpenCV's random generator of the calling thread is seeded before each use.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.engines.segment._paper import Float, Sheet, fit_sheet, frame, reached
+from toolkit.engines.segment.edge import Binary, Pixels, enlarged, without_holes
+from toolkit.engines.segment.grabcut import Selection
+from toolkit.errors import ParameterError
+from toolkit.geometry import Box, Size
+
+SIDE = 320  # the longer side on which the subject is looked for
+CLOSE = 448  # the longer side of the copy on which its outline is settled
+STRICT, LENIENT = 4.5, 9.0  # units of noise up to which the ground may differ from the sheet
+QUIET = 0.012  # noise of a sheet; a ground above it is a scene
+NOTHING = "nothing stands out from the background, so the middle of the photo was taken"
+LEAST, MOST = 0.003, 0.9  # shares of the photo; a mask beyond them has told nothing apart
+
+
+def select_subject(pixels: Pixels, seed: int = 0) -> Selection:
+    """Select the main subject of a whole photo.
+
+    Args:
+        pixels: (h, w, 3) uint8 sRGB.
+        seed: of the colour clustering.
+
+    Returns:
+        A mask that is never empty. Holes through which the ground is seen are not selected. The confidence is near 1
+        for a subject with clear edges on a plain ground and below 0.5, with a reason, where the photo shows no clear
+        subject.
+
+    Raises:
+        ParameterError: when the array has another form.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        raise ParameterError(f"pixels: must be (h, w, 3) uint8, got {pixels.shape} {pixels.dtype}")
+    whole = Box.of_size((pixels.shape[1], pixels.shape[0]))
+    small = _reduced(pixels, SIDE)
+    if min(small.shape[:2]) < 8:
+        return _middle(whole)
+    mask, confidence, reason = _proposal(small, seed)
+    if mask is None:
+        return _middle(whole)
+
+    bounds = Box(*_bounds(mask))
+    x_scale, y_scale = whole.width / small.shape[1], whole.height / small.shape[0]
+    margin = round(0.06 * max(bounds.size)) + 6
+    near = bounds.grow(margin, margin).intersect(Box.of_size((small.shape[1], small.shape[0])))
+    crop = Box(
+        int(near.left * x_scale), int(near.top * y_scale),
+        math.ceil(near.right * x_scale), math.ceil(near.bottom * y_scale),
+    ).intersect(whole)  # fmt: skip
+    part = pixels[crop.slices]
+    close = _reduced(part, CLOSE)
+    to_small = np.array([
+        [crop.width / close.shape[1] / x_scale, 0, (crop.left + 0.5 * crop.width / close.shape[1]) / x_scale - 0.5],
+        [0, crop.height / close.shape[0] / y_scale, (crop.top + 0.5 * crop.height / close.shape[0]) / y_scale - 0.5],
+    ])  # fmt: skip
+    guess = cv2.warpAffine(
+        mask.astype(np.float32), to_small, (close.shape[1], close.shape[0]),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+    pixel = close.shape[1] / near.width  # close pixels a small one
+    outline = _settled(close, guess > 0.5, pixel, seed)
+    full = np.zeros(pixels.shape[:2], np.uint8)
+    full[crop.slices][enlarged(part, close, outline)] = 255
+    if not full.any():
+        return _middle(whole)
+    full.flags.writeable = False
+    return Selection(full, confidence, reason)
+
+
+def _proposal(small: Pixels, seed: int) -> tuple[Binary | None, float, str]:
+    """The subject on the reduced photo, how far it can be trusted, and the reason where that is little."""
+    sheet = fit_sheet(small)
+    ground = _ground(sheet, STRICT)
+    strip = frame(small.shape)
+    plain = sheet.noise < QUIET and float(ground[strip].mean()) > 0.5
+    if plain:
+        mask = _on_sheet(sheet, ground, seed)
+        if mask is not None and _support(sheet, mask) < 0.9:
+            other = _on_sheet(sheet, _ground(sheet, LENIENT), seed)
+            # A ground that differs more may be cast colour and shadow; it eats the subject only where much is lost.
+            if other is not None and _count(other) > 0.85 * _count(mask) and _support(sheet, other) > _support(sheet, mask):
+                mask = other
+    else:
+        mask = _in_scene(small, strip, seed)
+    if mask is None or not LEAST * mask.size <= _count(mask) <= MOST * mask.size:
+        return None, 0.0, ""
+    doubts = _doubts(small, sheet, mask, strip, plain)
+    confidence = round(float(math.prod(doubts.values()) ** (1 / 2)), 4)
+    return mask, confidence, "" if confidence >= 0.5 else min(doubts, key=lambda reason: doubts[reason])
+
+
+def _ground(sheet: Sheet, limit: float) -> Binary:
+    """What can be reached from the photo's edge over pixels stranger than the sheet by less than `limit`."""
+    free = reached(sheet.strange < limit, sheet.frame)
+    wide = cv2.morphologyEx(free.astype(np.uint8), cv2.MORPH_OPEN, _disc(2)) > 0  # no leaks through narrow gaps
+    return reached(wide | (free & sheet.frame), sheet.frame)
+
+
+def _on_sheet(sheet: Sheet, ground: Binary, seed: int) -> Binary | None:
+    """The subject on `ground`: a graph cut between where it lies and what colours it and the ground have."""
+    beyond = ~ground
+    if _count(beyond) < 20 or _count(ground) < 20:
+        return None
+    holes = _holes(sheet, ground)
+    depth = cv2.distanceTransform(beyond.astype(np.uint8), cv2.DIST_L2, 5)
+    belief = np.where(beyond, np.clip(0.6 * (depth - 3), -0.3, 4), -3)
+    belief[holes] = -1
+    part = Box(*_bounds(beyond)).grow(4, 4).intersect(Box.of_size((ground.shape[1], ground.shape[0]))).slices
+    sure = (depth > 3) & ~holes
+    samples = sheet.features[sure].astype(np.float32), sheet.features[ground].astype(np.float32)
+    belief[part] += np.clip(_likelier(sheet.features[part], *samples, seed), -3, 3)
+    mask = np.zeros_like(ground)
+    mask[part] = _cut(sheet.features[part], belief[part])
+    return _tidy(mask)
+
+
+def _holes(sheet: Sheet, ground: Binary) -> Binary:
+    """Enclosed parts that look like sheet, lit or in shade, with nothing on them.
+
+    A part with something printed on it is a surface of the subject: ground seen through a hole is bare.
+    """
+    free = ((sheet.strange < STRICT) & ~ground).astype(np.uint8)
+    free = np.asarray(cv2.morphologyEx(free, cv2.MORPH_OPEN, _disc(1)), np.uint8)
+    holes = np.zeros_like(free)
+    outlines, tree = cv2.findContours(free, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for number, outline in enumerate(outlines):
+        if tree[0, number, 3] >= 0:  # the rim of something on the part above
+            continue
+        inner, marks = tree[0, number, 2], 0.0
+        while inner >= 0:
+            marks, inner = marks + cv2.contourArea(outlines[inner]), tree[0, inner, 0]
+        if marks < 0.03 * cv2.contourArea(outline):
+            cv2.drawContours(holes, outlines, number, 1, cv2.FILLED)
+    return np.asarray(holes & free, bool)
+
+
+def _likelier(features: Pixels, inside: Float, outside: Float, seed: int) -> Float:
+    """By how much the colours `inside` (n, 3) explain a pixel better than those `outside`: log ratio of two mixtures."""
+    logs = []
+    for sample, least in ((inside, -14.0), (outside, -24.0)):  # unseen colours: rather the subject's than the sheet's
+        if len(sample) < 30:
+            return np.zeros(features.shape[:2], np.float32)
+        thinned = sample[:: max(1, len(sample) // 3000)]
+        logs.append(np.maximum(_mixture(features.reshape(-1, 3).astype(np.float32), thinned, seed), least))
+    return np.asarray(logs[0] - logs[1], np.float32).reshape(features.shape[:2])
+
+
+def _mixture(values: Float, sample: Float, seed: int) -> Float:
+    """The log density at `values` (n, 3) of five normal distributions fitted to `sample` (m, 3)."""
+    cv2.setRNGSeed(seed & 0x7FFFFFFF)
+    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 0.5)
+    labels = cv2.kmeans(sample, 5, np.zeros((0,), np.int32), stop, 1, cv2.KMEANS_PP_CENTERS)[1][:, 0]
+    logs = []
+    for members in (sample[labels == number] for number in range(5)):
+        if len(members) < 5:
+            continue
+        spread = np.cov(members.T) + 6 * np.eye(3)
+        whitened = (values - members.mean(0)) @ np.linalg.cholesky(np.linalg.inv(spread)).astype(np.float32)
+        square = np.einsum("nc,nc->n", whitened, whitened)
+        logs.append(math.log(len(members) / len(sample)) - 0.5 * np.linalg.slogdet(spread)[1] - 0.5 * square)
+    return np.asarray(np.logaddexp.reduce(logs), np.float32)
+
+
+def _cut(features: Pixels, belief: npt.NDArray[np.floating]) -> Binary:
+    """The least graph cut for a log odds at each pixel; cuts along steps of `features` are cheap.
+
+    OpenCV's GrabCut with colour models that are not learnt: the first channel carries the log odds, and two normal
+    distributions of equal spread turn it into costs.
+    """
+    scale = 6.0
+    carried = np.clip(np.rint(64 + scale * belief), 0, 128)
+    picture = np.dstack([carried, features[..., 0], features[..., 1]]).astype(np.uint8)
+    models = []
+    for mean in (48, 80):
+        model = np.zeros((1, 65))
+        model[0, 0] = 1
+        model[0, 5:8] = mean, 128, 128
+        model[0, 20:] = np.tile(np.eye(3).ravel(), 5)
+        model[0, 20:29] = np.diag([16 * scale, 1e6, 1e6]).ravel()
+        models.append(model)
+    labels = np.where(belief > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    cv2.grabCut(picture, labels, (0, 0, 1, 1), models[0], models[1], 1, cv2.GC_EVAL_FREEZE_MODEL)
+    return np.asarray(labels & 1, bool)
+
+
+def _in_scene(small: Pixels, strip: Binary, seed: int) -> Binary:
+    """What differs from the colours along the photo's edge and is walled off from it, sharpened by GrabCut."""
+    lab = np.asarray(cv2.cvtColor(cv2.GaussianBlur(small, (0, 0), 1), cv2.COLOR_RGB2LAB), np.uint8)
+    differs, walled = _unlike(lab, strip, seed), _walled(lab)
+    score = sum(np.clip(values / max(1e-6, float(np.percentile(values, 99))), 0, 1) for values in (differs, walled))
+    levels = np.clip(255 * score / max(1e-6, float(np.percentile(score, 99.5))), 0, 255).astype(np.uint8)
+    threshold = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)[0]
+    labels = np.where(levels > threshold, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    core = cv2.erode((levels > min(250, 1.5 * threshold)).astype(np.uint8), np.ones((5, 5), np.uint8))
+    labels[core > 0] = cv2.GC_FGD
+    labels[levels < 0.35 * threshold] = cv2.GC_BGD
+    return _tidy(_grabcut(small, labels, seed))
+
+
+def _unlike(lab: Pixels, strip: Binary, seed: int) -> Float:
+    """The distance of each pixel to the nearest of the colours common along the edge, in their spreads."""
+    sample = lab[strip].astype(np.float32)
+    cv2.setRNGSeed(seed & 0x7FFFFFFF)
+    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.5)
+    labels = cv2.kmeans(sample, 4, np.zeros((0,), np.int32), stop, 2, cv2.KMEANS_PP_CENTERS)[1][:, 0]
+    best = np.full(lab.shape[:2], np.inf, np.float32)
+    for members in (sample[labels == number] for number in range(4)):
+        if len(members) < max(4, 0.08 * len(sample)):  # a subject that touches the edge
+            continue
+        away = lab - members.mean(0)
+        best = np.minimum(best, (away @ np.linalg.inv(np.cov(members.T) + 4 * np.eye(3)) * away).sum(-1))
+    return np.sqrt(best)
+
+
+def _walled(lab: Pixels) -> Float:
+    """By how many levels a pixel is walled off from the photo's edge, in the channel where that is most."""
+    most = np.zeros(lab.shape[:2], np.float32)
+    for channel in cv2.split(lab):
+        low, high = int(channel.min()), int(channel.max())
+        step = max(1, (high - low) // 24)
+        total = np.zeros_like(most)
+        for level in range(low + step, high, step):
+            for side in (channel >= level, channel < level):
+                count, parts = cv2.connectedComponents(side.astype(np.uint8), connectivity=4)[:2]
+                inner = np.ones(count, bool)
+                inner[np.unique(np.concatenate((parts[0], parts[-1], parts[:, 0], parts[:, -1])))] = False
+                inner[0] = False
+                total[inner[parts]] += step
+        most = np.maximum(most, total)
+    return most
+
+
+def _settled(close: Pixels, guess: Binary, pixel: float, seed: int) -> Binary:
+    """Settle a band of four small pixels inside and two outside the outline of `guess` by GrabCut."""
+    labels = np.where(guess, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[cv2.erode(guess.astype(np.uint8), _disc(round(4 * pixel))) > 0] = cv2.GC_FGD
+    labels[cv2.dilate(guess.astype(np.uint8), _disc(round(2 * pixel))) == 0] = cv2.GC_BGD
+    settled = _tidy(_grabcut(close, labels, seed, 2))
+    return settled if _count(settled) > 0.5 * _count(guess) else guess
+
+
+def _grabcut(small: Pixels, labels: Pixels, seed: int, iterations: int = 3) -> Binary:
+    """Run GrabCut; the guess itself comes back where a class has too few pixels for its five colours."""
+    if 10 <= _count(labels & 1) <= labels.size - 10:
+        cv2.setRNGSeed(seed & 0x7FFFFFFF)
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        cv2.grabCut(small, labels, (0, 0, 1, 1), *models, iterations, cv2.GC_INIT_WITH_MASK)
+    return np.asarray(labels & 1, bool)
+
+
+def _tidy(mask: Binary) -> Binary:
+    """Without parts smaller than a tenth of the largest and holes below 0.05 % of the picture."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    area = stats[:, cv2.CC_STAT_AREA].copy()
+    area[0] = 0
+    return without_holes(((area > 0) & (area >= 0.1 * area.max()))[parts], 0.0005 * mask.size)
+
+
+def _doubts(small: Pixels, sheet: Sheet, mask: Binary, strip: Binary, plain: bool) -> dict[str, float]:
+    """Causes for doubt, each with 0 (grave) to 1 (none)."""
+    sides = np.concatenate((mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+    share = _count(mask) / mask.size
+    return {
+        "there is hardly an edge along the outline": _support(sheet, mask) if plain else 0.5,
+        "the background is not plain, so the subject may be another": 1.0 if plain else 0.4,
+        "the subject lies along the photo's edge": float(np.clip(1.25 - 1.5 * sides.mean(), 0, 1)),
+        "hardly anything stands out from the background": min(1.0, share / 0.01),
+    }
+
+
+def _support(sheet: Sheet, mask: Binary) -> float:
+    """The share of the outline that runs along a sharp edge of the picture."""
+    one = mask.astype(np.uint8)
+    outline = cv2.dilate(one, _disc(1)) != cv2.erode(one, _disc(1))
+    return float((cv2.dilate(sheet.sharpness, _disc(1))[outline] > 6).mean()) if outline.any() else 0.0
+
+
+def _middle(whole: Box) -> Selection:
+    """What stands in when nothing was found: an ellipse over the middle half of the photo."""
+    y, x = np.ogrid[: whole.height, : whole.width]
+    across, down = (2 * x + 1) / whole.width - 1, (2 * y + 1) / whole.height - 1
+    mask = np.where(across.astype(np.float32) ** 2 + down.astype(np.float32) ** 2 <= 0.5, 255, 0).astype(np.uint8)
+    mask[whole.height // 2, whole.width // 2] = 255
+    mask.flags.writeable = False
+    return Selection(mask, 0.1, NOTHING)
+
+
+def _reduced(part: Pixels, side: int) -> Pixels:
+    factor = min(1.0, side / max(part.shape[:2]))
+    size = Size(max(1, round(part.shape[1] * factor)), max(1, round(part.shape[0] * factor)))
+    return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _disc(radius: int) -> Pixels:
+    side = 2 * radius + 1
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
+
+
+def _count(mask: npt.NDArray[np.generic]) -> int:
+    return int(np.count_nonzero(mask))
+
+
+def _bounds(mask: Binary) -> tuple[int, int, int, int]:
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return left, top, left + width, top + height
