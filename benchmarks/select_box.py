@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 
 from benchmarks.measure import Row, one_thread, say
-from toolkit.engines.segment.edge import Binary, Pixels
 from toolkit.engines.segment.classical import context_for, select
+from toolkit.engines.segment.edge import Binary, Pixels
 from toolkit.geometry import Box
 
 Case = tuple[str, Pixels, Box, Binary]

@@ -44,8 +44,8 @@ def cut(source: Any, colours: np.ndarray, alpha: np.ndarray) -> Edit:
     """An edit of `source` (anything upright as large as `alpha`) with the product cut out."""
     edit = Edit.of(source)
     mask = Mask.from_array(alpha, edit.box)
-    inner = colours[mask.box.slices][..., : edit.photo.channels]
-    return edit.replace(cutouts=(Cutout(mask.box, inner, mask),))
+    edge = ((mask.box, colours[mask.box.slices][..., : edit.photo.channels]),)
+    return edit.replace(cutouts=(Cutout(mask.box, edge, mask),))
 
 
 def ready(*stages: Stage, **options: Any) -> Edit:

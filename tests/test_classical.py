@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.engines.segment.edge import Pixels, enlarged
 from toolkit.engines.segment.classical import Selection, context_for, select
+from toolkit.engines.segment.edge import Pixels, enlarged
 from toolkit.errors import ParameterError
 from toolkit.geometry import Box
 

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from toolkit.engines.segment._box import Selection
 from toolkit.engines.segment._paper import Float, Sheet, fit_sheet, frame, reached
 from toolkit.engines.segment.edge import Binary, Pixels, enlarged, without_holes
-from toolkit.engines.segment.grabcut import Selection
 from toolkit.errors import ParameterError
 from toolkit.geometry import Box, Size
 
@@ -94,7 +94,11 @@ def _proposal(small: Pixels, seed: int) -> tuple[Binary | None, float, str]:
         if mask is not None and _support(sheet, mask) < 0.9:
             other = _on_sheet(sheet, _ground(sheet, LENIENT), seed)
             # A ground that differs more may be cast colour and shadow; it eats the subject only where much is lost.
-            if other is not None and _count(other) > 0.85 * _count(mask) and _support(sheet, other) > _support(sheet, mask):
+            if (
+                other is not None
+                and _count(other) > 0.85 * _count(mask)
+                and _support(sheet, other) > _support(sheet, mask)
+            ):
                 mask = other
     else:
         mask = _in_scene(small, strip, seed)
