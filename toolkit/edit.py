@@ -57,6 +57,13 @@ class Cutout:
     def __post_init__(self) -> None:
         object.__setattr__(self, "colours", frozen(self.colours))
 
+    @cached_property
+    def digest(self) -> str:
+        """Equal for equal colours and mattes."""
+        state = hashlib.sha256(f"{self.box} {self.matte.digest}".encode())
+        state.update(np.ascontiguousarray(self.colours).tobytes())
+        return state.hexdigest()
+
     def read(self, box: Box) -> tuple[Pixels, Bytes]:
         """The colours (h, w, C) and the matte (h, w) of a box of the plane.
 
