@@ -15,7 +15,7 @@ from PIL import Image
 from scenes import after, cut, encoded, product, ready, written
 
 from toolkit import blend
-from toolkit.edit import Cutout, Edit, Shadow
+from toolkit.edit import Cutout, Edit, Shadow, Stack
 from toolkit.errors import InputError, ParameterError, UsageError
 from toolkit.geometry import Box, Size
 from toolkit.mask import Mask
@@ -214,6 +214,9 @@ def test_however_it_is_read(seed: int, background: str) -> None:
     assert np.array_equal(edit.pixels(box), whole[box.slices])
     assert edit.digest == ready(Backdrop(background=background), seed=seed).digest
     assert edit.digest != ready(Backdrop(background="#123"), seed=seed).digest
+    (one,) = edit.cutouts
+    other = edit.replace(stacks=(Stack(),), cutouts=(Cutout(one.box, one.colours // 2, one.matte),))
+    assert edit.digest != after(other, Backdrop(background=background)).digest
 
 
 def folder(tmp_path: Path) -> Path:
@@ -250,12 +253,14 @@ def test_one_of_a_folder_is_chosen_by_the_seed(tmp_path: Path) -> None:
 def test_what_cannot_be_understood_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "half.jpg").write_bytes(encoded(product(200, 200)[0], "JPEG")[:9000])
     for background, error, sentence in (
         ("whit", ParameterError, "did you mean 'white'?"),
         ("nowhere/oak.jpg", ParameterError, "is neither a colour, two colours, a picture, a folder nor transparent"),
         ("#fff,#zzz", ParameterError, "is neither a colour"),
         (str(tmp_path / "empty"), InputError, "has no pictures in it"),
         (str(tmp_path / "text.png"), InputError, "is not a picture file of a known kind"),
+        (str(tmp_path / "half.jpg"), InputError, "is truncated"),
     ):
         with pytest.raises(error) as caught:
             ready(Backdrop(background=background))

@@ -23,7 +23,7 @@ from toolkit.dataset.inputs import Item
 from toolkit.edit import Edit
 from toolkit.errors import FidelityError, OutputError, ParameterError, UsageError
 from toolkit.geometry import Box, Size
-from toolkit.photo import Photo, photo, restate
+from toolkit.photo import Photo, jpeg, photo, restate
 from toolkit.photo.pngwriter import chunk
 from toolkit.run import Run
 from toolkit.stages import Stage
@@ -182,6 +182,18 @@ def test_a_jpeg_keeps_its_tables_and_says_its_new_size() -> None:
     assert b"<dc:title>Shoe</dc:title>" in file.xmp
     assert file.icc == display_p3()
     assert file.dpi == (300, 300)
+
+
+def test_only_a_large_new_picture_is_no_longer_progressive(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Photo.open(pillow_jpeg(progressive=True))
+    assert "progressive" in saved(source, noise(3, size=OTHER))[0].mode
+    monkeypatch.setattr(jpeg, "LARGEST_BUFFERED", 100)
+    file, _, notes = saved(source, noise(3, size=OTHER))
+    assert "baseline" in file.mode
+    assert "the picture is too large for the progressive encoder: it was saved as baseline JPEG" in notes
+    stream = io.BytesIO()
+    source.save(stream, [(Box(0, 0, 9, 9), source.crop(Box(5, 5, 14, 14)))])
+    assert "progressive" in Photo.open(stream.getvalue()).mode
 
 
 def test_a_tiff_keeps_its_tags_and_compression() -> None:

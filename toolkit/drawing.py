@@ -106,8 +106,9 @@ class Drawing:
                 yield strip, self._checked(strip.shift(canvas.box.left, canvas.box.top), strip, record)
             return
         noise = any(patch.smooth for patch in self.patches)
-        area = _STRIP * min(1.0, canvas.scale**2)  # in rendered pixels
-        for strip in strips(canvas.size, max(16 * canvas.size.width, round(area))):
+        # What lies between the two directions of resampling is as wide as the result and as high as its source.
+        rows = _STRIP * min(1.0, canvas.scale) / canvas.size.width - 6
+        for strip in strips(canvas.size, max(4, round(rows)) * canvas.size.width):
             values = blend.resampled(
                 lambda box: self._checked(box), canvas.box, strip, canvas.scaling, alpha=self.bands in (2, 4)
             )

@@ -75,6 +75,14 @@ class Cutout:
         return laid
 
     @cached_property
+    def digest(self) -> str:
+        """Equal for equal colours and mattes."""
+        state = hashlib.sha256(f"{self.box} {self.matte.digest}".encode())
+        for box, colours in self.edge:
+            state.update(f"{box}".encode() + np.ascontiguousarray(colours).tobytes())
+        return state.hexdigest()
+
+    @cached_property
     def _edges(self) -> npt.NDArray[np.int64]:
         return edges_of(box for box, _ in self.edge)
 

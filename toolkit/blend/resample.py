@@ -17,6 +17,8 @@ from toolkit.blend.arrays import Array
 from toolkit.geometry import Box
 
 _BLOCK = 16
+_PART = 1 << 18
+"""Pixels of the plane that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,18 @@ def resampled(read: Callable[[Box], Array], extent: Box, box: Box, scaling: Scal
     """
     columns = _taps(box.left, box.right, scaling.origin[0], scaling.step, extent.left, extent.right)
     rows = _taps(box.top, box.bottom, scaling.origin[1], scaling.step, extent.top, extent.bottom)
-    pixels = read(Box(columns.low, rows.low, columns.high, rows.high))
-    top = np.iinfo(pixels.dtype).max
-    count, width, bands = pixels.shape
-    across = np.ascontiguousarray(pixels.transpose(1, 0, 2))
-    wide = columns.weigh(across.reshape(width, count * bands), bands if alpha else 0, top)
-    down = np.ascontiguousarray(wide.reshape(box.width, count, bands).transpose(1, 0, 2))
-    result = rows.weigh(down.reshape(count, box.width * bands)).reshape(box.height, box.width, bands)
+    height = max(1, _PART // (columns.high - columns.low))
+    down, top = np.empty(0), 0
+    for first in range(rows.low, rows.high, height):
+        pixels = read(Box(columns.low, first, columns.high, min(first + height, rows.high)))
+        top = np.iinfo(pixels.dtype).max
+        count, width, bands = pixels.shape
+        across = np.ascontiguousarray(pixels.transpose(1, 0, 2))
+        wide = columns.weigh(across.reshape(width, count * bands), bands if alpha else 0, top)
+        if not down.size:
+            down = np.empty((rows.high - rows.low, box.width, bands))
+        down[first - rows.low : first - rows.low + count] = wide.reshape(box.width, count, bands).transpose(1, 0, 2)
+    result = rows.weigh(down.reshape(len(down), -1)).reshape(box.height, box.width, -1)
     if alpha:
         share = result[..., -1:]
         seen = share > 1e-6 * top

@@ -20,7 +20,7 @@ _STANDARD_CODES = bytes((0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 125))  # I
 _SUBSAMPLINGS = {(1, 1): 0, (2, 1): 1, (2, 2): 2}
 _LARGEST_SIDE = 65535
 LARGEST_BUFFERED = 40_000_000
-"""Pixels up to which an encoder may be used that holds all of a picture's coefficients, up to 6 bytes a pixel."""
+"""Pixels of a new picture up to which the encoder may hold all of its coefficients, up to 6 bytes a pixel."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class JpegFile(PictureFile):
             )
         if self.source.length - self._scan > 1.9 * edited.size.area:
             options |= {"progressive": False, "optimize": False}  # Pillow gives such files too small a buffer
-        sparing = edited.size.area > LARGEST_BUFFERED
+        sparing = edited.made_anew and edited.size.area > LARGEST_BUFFERED
         if sparing:
             options |= {"progressive": False, "optimize": False}
         if not encode(raster, out, [Segment(*pair) for pair in kept], options):

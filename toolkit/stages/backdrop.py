@@ -80,6 +80,7 @@ class Backdrop(Stage):
             )
         path = self._chosen(Path(text).expanduser(), edit, run, log)
         picture = Photo.open(path)
+        picture.crop(Box(0, 0, 1, 1))  # what is damaged is said now, not when the result is saved
         log.figures["background"] = str(path)
         placed = Placed(picture, edit.canvas.box, photo)
         enlarged = placed.scale * edit.canvas.scale
@@ -161,7 +162,7 @@ class Scene:
         for shadow in self.shadows:
             state.update(f"{shadow.box} {shadow.colour} {shadow.strength.digest}".encode())
         for cutout in self.cutouts:
-            state.update(f"{cutout.box} {cutout.matte.digest}".encode())
+            state.update(cutout.digest.encode())
         return state.hexdigest()
 
     def read(self, box: Box) -> Pixels:
