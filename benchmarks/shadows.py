@@ -4,7 +4,7 @@
 
 Cut-outs of matting/ stand on grounds of photos/ and on paper, with soft shadows multiplied in (IoU, and how often one
 is taken), with none (false alarms), and with a mirror image. Every reference mask of masks/ and coco/, eroded or
-dilated, is judged for leftovers. The limits of the leftover score were chosen on these masks..
+dilated, is judged for leftovers. The limits of the leftover score were chosen on these masks.
 """
 
 from __future__ import annotations
