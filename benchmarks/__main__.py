@@ -4,8 +4,8 @@
 
 Every module here with a `main`, and every package whose module `run` has one, is a benchmark; what `main` returns as
 a list of rows goes into the table, what it prints comes before. Most build their pictures from those of scikit-image;
-`fill`, `select_box` and `io_corpus` need photos, which are looked for in the folder INPAINT_DATA names: COCO 2017
-with its annotations (cocodataset.org), the test pictures of Pillow and sharp, photos of your own with masks.
+`fill`, `select_box`, `shadows` and `io_corpus` need photos, which are looked for in the folder INPAINT_DATA names:
+COCO 2017 with its annotations (cocodataset.org), the test pictures of Pillow and sharp, photos of your own with masks.
 """
 
 from __future__ import annotations

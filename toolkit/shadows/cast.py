@@ -133,6 +133,8 @@ def _grounds(scene: _Scene) -> Iterator[_Ground]:
         if np.mean(labels == index) < _SEEN:
             continue
         near = np.abs(even - centre).max(axis=2) < 0.35
+        if np.count_nonzero(near & beside) < 30:
+            continue
         plane = robust_plane(even, near & beside)
         ratio = plane - even
         darker = np.asarray(ratio @ _WEIGHTS, np.float32)

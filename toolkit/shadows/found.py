@@ -70,8 +70,11 @@ def find_shadow(pixels: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> F
         return nothing
     cast = cast_shadow(small, object_)
     mirrored = reflection(*_reduced(pixels, taken, _MIRROR_SIDE))
-    if mirrored is not None and mirrored[1] > max(0.0, cast.confidence if cast else 0.0):
-        return Found(_enlarged(mirrored[0], taken), mirrored[1], "reflection", "it is not much like a mirror image")
+    sure = mirrored[1] if mirrored is not None else 0.0
+    # A mirror image is far less likely by chance than something dark at the foot.
+    if mirrored is not None and sure > 0 and (sure >= 0.9 or cast is None or sure > cast.confidence):
+        against = "it is not much like a mirror image" if sure < 0.95 else ""
+        return Found(_enlarged(mirrored[0], taken), sure, "reflection", against)
     if cast is None or not cast.region.any():
         return nothing
     worst = min(cast.rules, key=lambda rule: cast.rules[rule]) if cast.rules else "size"
