@@ -11,7 +11,7 @@ import numpy.typing as npt
 from toolkit.edit import Edit
 from toolkit.geometry import Box
 
-LINES = 300  # at most, across the outline
+LINES = 200  # at most, across the outline
 FEWEST = 24  # lines that tell something
 NORMAL = 12  # pixels around a point of the outline that give its direction
 FAST = 0.15  # of the steepest change of colour across the outline

@@ -26,7 +26,7 @@ from toolkit.stages._softness import softness
 
 MOST = "3%"  # of the diagonal, where the band is measured
 UNTOLD = 2 / 3  # of that where colours do not tell
-NARROWEST = 4.0
+NARROWEST, WIDEST = 4.0, 80.0  # pixels
 LEAST = 512  # side of the cells the outline is worked in; wider bands have larger ones
 MARGIN = 2, 48  # bands, and pixels besides, that are read around a cell
 ALIGNED = 32
@@ -75,10 +75,13 @@ class Matte(Stage):
         if share is None:
             return pixels
         widest = max(NARROWEST, share * max((part.box.diagonal for part in edit.selected.components()), default=0.0))
-        found = softness(edit, 1.5 * widest) if self.band is None else None
+        if self.band is not None:
+            return widest
+        widest = min(widest, WIDEST)
+        found = softness(edit, 1.25 * widest)
         if found is None:
-            return max(NARROWEST, widest * UNTOLD) if self.band is None else widest
-        return min(widest, max(NARROWEST, 1.25 * found + 2))
+            return max(NARROWEST, widest * UNTOLD)
+        return min(widest, max(NARROWEST, found + 3))
 
 
 def _grid(selected: Mask, radius: float) -> Iterator[Box]:
