@@ -260,6 +260,18 @@ def test_the_matte_is_sure_beyond_the_band(height: int, width: int, seed: int, b
     assert all(np.array_equal(one[1], two[1]) for one, two in zip(cutout.edge, again.edge, strict=True))
 
 
+def test_the_band_is_as_wide_as_colours_mix(run: Run) -> None:
+    bands = []
+    for softness in (1, 8, 14):
+        pixels, alpha, _ = scene(640, softness)
+        bands.append(Matte()(selected(pixels, hard(alpha)), run).steps[-1].figures["band"])
+    assert 4 <= bands[0] < 8
+    assert 6 < bands[1] < 16
+    assert bands[1] < bands[2] < 24
+    flat = selected(np.full((640, 640, 3), 255, np.uint8), hard(scene(640)[1]))
+    assert Matte()(flat, run).steps[-1].figures["band"] == pytest.approx(10, abs=2), "a share where nothing tells"
+
+
 def test_wholly_selected_and_tiny_selections(run: Run) -> None:
     pixels = scene(64)[0]
     whole = cutout_of(Matte()(selected(pixels, np.full((64, 64), 255, np.uint8)), run))

@@ -22,7 +22,11 @@ from toolkit.patch import Pixels as Colours
 from toolkit.run import Run
 from toolkit.schema import RadiusField
 from toolkit.stages import Log, Stage
+from toolkit.stages._softness import softness
 
+MOST = "3%"  # of the diagonal, where the band is measured
+UNTOLD = 2 / 3  # of that where colours do not tell
+NARROWEST, WIDEST = 4.0, 80.0  # pixels
 LEAST = 512  # side of the cells the outline is worked in; wider bands have larger ones
 MARGIN = 2, 48  # bands, and pixels besides, that are read around a cell
 ALIGNED = 32
@@ -37,17 +41,17 @@ class Matte(Stage):
     makes: ClassVar[tuple[str, ...]] = ("cutouts",)
 
     matte: str = Field(default="auto", description="engine that finds the soft edge")
-    band: RadiusField = Field(
-        default="2%",
+    band: RadiusField | None = Field(
+        default=None,
         description="how far from the outline the edge may be soft, inward and outward: pixels of the original, or a "
-        "share of the largest part's diagonal (at least 4 px)",
+        "share of the largest part's diagonal (at least 4 px); without it as far as the colours are seen to mix",
     )
 
     def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
         """Work through cells along the outline; inside the band's inner rim alpha is 255, outside its outer rim 0."""
         assert edit.selected is not None
         card = log.card = run.card("matte", self.matte)
-        radius = self._radius(edit.selected)
+        radius = self._radius(edit)
         cells = list(_grid(edit.selected, radius))
         pieces: list[tuple[Box, Bytes]] = []
         edge: list[tuple[Box, Colours]] = []
@@ -65,11 +69,19 @@ class Matte(Stage):
         log.figures |= {"band": round(radius, 1), "soft_pixels": soft}
         return edit.replace(cutouts=(Cutout(matte.box, tuple(edge), matte),))
 
-    def _radius(self, selected: Mask) -> float:
-        share, pixels = parsed_radius(self.name, self.band)
+    def _radius(self, edit: Edit) -> float:
+        assert edit.selected is not None
+        share, pixels = parsed_radius(self.name, MOST if self.band is None else self.band)
         if share is None:
             return pixels
-        return max(4.0, share * max((part.box.diagonal for part in selected.components()), default=0.0))
+        widest = max(NARROWEST, share * max((part.box.diagonal for part in edit.selected.components()), default=0.0))
+        if self.band is not None:
+            return widest
+        widest = min(widest, WIDEST)
+        found = softness(edit, 1.25 * widest)
+        if found is None:
+            return max(NARROWEST, widest * UNTOLD)
+        return min(widest, max(NARROWEST, found + 3))
 
 
 def _grid(selected: Mask, radius: float) -> Iterator[Box]:
