@@ -178,5 +178,7 @@ def _cut(view: View, odds: Floats) -> Binary:
 
     labels = np.full((height, width), cv2.GC_BGD, np.uint8)
     labels[inside] = np.where(odds > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD)
+    labels[view.unwanted] = cv2.GC_BGD
+    labels[view.wanted & ~view.ring] = cv2.GC_FGD
     cv2.grabCut(channels, labels, (0, 0, 1, 1), model(0), model(2 * SPAN), 1, cv2.GC_EVAL_FREEZE_MODEL)
     return np.asarray(labels[inside] & 1, bool)
