@@ -39,7 +39,7 @@ PAPERS = {"white": [(250, 250, 250), (238, 240, 243)], "grey": [(190, 190, 190),
 
 @dataclass(frozen=True)
 class CutOut:
-    """Straight colours (h, w, 3) float32 0..255, alpha (h, w) float32 0..1, and the sides where the object is cut off."""
+    """Colours (h, w, 3) float32 0..255, alpha (h, w) float32 0..1, and the sides where the object is cut off."""
 
     name: str
     colours: Float
@@ -148,7 +148,9 @@ def flood(picture: Pixels) -> Binary:
     small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     height, width = small.shape[:2]
     filled = np.zeros((height + 2, width + 2), np.uint8)
-    edge = [(x, y) for x in range(width) for y in (0, height - 1)] + [(x, y) for y in range(height) for x in (0, width - 1)]
+    edge = [(x, y) for x in range(width) for y in (0, height - 1)] + [
+        (x, y) for y in range(height) for x in (0, width - 1)
+    ]
     for x, y in edge:
         if not filled[y + 1, x + 1]:
             cv2.floodFill(small, filled, (x, y), 0, (6, 6, 6), (6, 6, 6), 4 | cv2.FLOODFILL_MASK_ONLY | (1 << 8))
