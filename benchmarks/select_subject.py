@@ -39,7 +39,7 @@ PAPERS = {"white": [(250, 250, 250), (238, 240, 243)], "grey": [(190, 190, 190),
 
 @dataclass(frozen=True)
 class CutOut:
-    """Straight colours (h, w, 3) float32 0..255, alpha (h, w) float32 0..1, and the sides where the object is cut off."""
+    """Colours (h, w, 3) float32 0..255, alpha (h, w) float32 0..1, and the sides where the object is cut off."""
 
     name: str
     colours: Float

@@ -21,6 +21,7 @@ from toolkit.geometry import Box, Size
 Points = tuple[tuple[int, int], ...]
 
 SIDE = 320  # the longer side of the reduced copy
+CONTEXT = 0.35  # of the box's side, around the box: enough ground to learn its colours
 CERTAIN = 12.0  # log odds of a click
 SPAN = 20.0  # of 0..255, on either side of even odds
 STIFFNESS = 30.0  # of the odds against the outline's length, which GrabCut weighs 50 a pixel
@@ -74,6 +75,11 @@ class Selection:
     mask: Pixels
     confidence: float
     reason: str
+
+
+def context_for(box: Box, photo: Box) -> Box:
+    """The part of `photo` that `select_box` wants to see around `box`: 35 % of the box and 8 px on each side, clipped."""
+    return box.grow(round(CONTEXT * box.width) + 8, round(CONTEXT * box.height) + 8).intersect(photo)
 
 
 def select_box(pixels: Pixels, box: Box, include: Points = (), exclude: Points = (), seed: int = 0) -> Selection:

@@ -29,18 +29,16 @@ class Sheet:
     Attributes:
         features: (h, w, 3) uint8: log lightness and two log ratios of colours against the sheet, 128 = as the sheet.
         strange: (h, w) float32 >= 0: how little a pixel can be sheet or soft shadow, in units of noise.
+        broken: (h, w) float32 >= 0: the same by edges and texture alone, whatever the colour.
         sharpness: (h, w) float32 >= 0: sharp edges in units of noise; soft ones, as of shadows, count little.
-        lightness: (h, w) float32: log lightness against the sheet; 0 = as the sheet, below 0 = darker.
-        tint: (h, w) float32 >= 0: difference in the ratio of colours in units of noise.
         frame: (h, w) bool: the strip along the picture's edge where it shows the sheet.
         noise: what counts as one unit of `sharpness`, in log lightness a pixel.
     """
 
     features: Pixels
     strange: Float
+    broken: Float
     sharpness: Float
-    lightness: Float
-    tint: Float
     frame: Binary
     noise: float
 
@@ -62,18 +60,14 @@ def fit_sheet(small: Pixels) -> Sheet:
         return max(least, float(np.percentile(values[sheet], 95)) / 2) if sheet.any() else 1.0
 
     of_tint, of_sharp, of_rough = unit(tint, 0.002), unit(sharp, 0.00075), unit(rough, 0.0003)
-    signs = (
-        tint / (of_tint * louder + TINT * dark),
-        sharp / (1.5 * of_sharp * louder),
-        rough / (1.5 * of_rough * louder),
-        light / (1.5 * unit(np.abs(light), 0.003)),
-        np.where(dark > DEEP, 99, 0),
-    )
+    broken = np.maximum(sharp / (1.5 * of_sharp * louder), rough / (1.5 * of_rough * louder))
+    broken = np.where(dark > DEEP, 99, broken).astype(np.float32)
+    coloured = np.maximum(tint / (of_tint * louder + TINT * dark), light / (1.5 * unit(np.abs(light), 0.003)))
     scaled = 128 + np.dstack([45 * light, 110 * first, 110 * second])
-    return Sheet(
-        np.clip(np.rint(scaled), 0, 255).astype(np.uint8), np.maximum.reduce(signs).astype(np.float32),
-        sharp / (of_sharp * louder), light, tint / (of_tint * louder), frame(small.shape) & sheet, of_sharp,
-    )  # fmt: skip
+    features = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    strange = np.maximum(broken, coloured).astype(np.float32)
+    sharpness = np.asarray(sharp / (of_sharp * louder), np.float32)
+    return Sheet(features, strange, broken, sharpness, frame(small.shape) & sheet, of_sharp)
 
 
 def frame(shape: tuple[int, ...]) -> Binary:

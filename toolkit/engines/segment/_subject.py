@@ -1,8 +1,8 @@
 """The main subject of a product photo, without a prompt: what stands on the ground that the photo's edge shows.
 
 Two ways to propose it. On paper or another smooth ground (see `_paper`) the subject is what cannot be reached from the
-edge through sheet and soft shadow. In a scene it is what differs in colour from the edge and is walled off from it.
-GrabCut on a copy of the subject alone then settles a band along the outline.
+edge through sheet and soft shadow; GrabCut on a copy of the subject alone then settles a band along the outline.
+In a scene it is the object in the box around what differs in colour from the edge and is walled off from it.
 
 Sources: Zhang, Sclaroff: Boolean Map Saliency, 2013; Rother, Kolmogorov, Blake: GrabCut, 2004 (OpenCV's).
 Pure functions of arrays; OpenCV's random generator of the calling thread is seeded before each use.
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.engines.segment._box import Selection
+from toolkit.engines.segment._box import Selection, context_for, select_box
 from toolkit.engines.segment._paper import Float, Sheet, fit_sheet, frame, reached
 from toolkit.engines.segment.edge import Binary, Pixels, enlarged, without_holes
 from toolkit.errors import ParameterError
@@ -25,6 +25,7 @@ from toolkit.geometry import Box, Size
 SIDE = 320  # the longer side on which the subject is looked for
 CLOSE = 448  # the longer side of the copy on which its outline is settled
 STRICT, LENIENT = 4.5, 9.0  # units of noise up to which the ground may differ from the sheet
+CRISP = 0.9  # share of an outline along edges that leaves no doubt
 QUIET = 0.012  # noise of a sheet; a ground above it is a scene
 NOTHING = "nothing stands out from the background, so the middle of the photo was taken"
 LEAST, MOST = 0.003, 0.9  # shares of the photo; a mask beyond them has told nothing apart
@@ -51,69 +52,94 @@ def select_subject(pixels: Pixels, seed: int = 0) -> Selection:
     small = _reduced(pixels, SIDE)
     if min(small.shape[:2]) < 8:
         return _middle(whole)
-    mask, confidence, reason = _proposal(small, seed)
-    if mask is None:
+    sheet = fit_sheet(small)
+    ground, strip = _ground(sheet, sheet.strange, STRICT), frame(small.shape)
+    plain = sheet.noise < QUIET and float(ground[strip].mean()) > 0.5
+    guess = _stronger(sheet, ground, seed) if plain else _in_scene(small, strip, seed)
+    if guess is None or not LEAST * guess.size <= _count(guess) <= MOST * guess.size:
         return _middle(whole)
-
-    bounds = Box(*_bounds(mask))
-    x_scale, y_scale = whole.width / small.shape[1], whole.height / small.shape[0]
-    margin = round(0.06 * max(bounds.size)) + 6
-    near = bounds.grow(margin, margin).intersect(Box.of_size((small.shape[1], small.shape[0])))
-    crop = Box(
-        int(near.left * x_scale), int(near.top * y_scale),
-        math.ceil(near.right * x_scale), math.ceil(near.bottom * y_scale),
-    ).intersect(whole)  # fmt: skip
-    part = pixels[crop.slices]
-    close = _reduced(part, CLOSE)
-    to_small = np.array([
-        [crop.width / close.shape[1] / x_scale, 0, (crop.left + 0.5 * crop.width / close.shape[1]) / x_scale - 0.5],
-        [0, crop.height / close.shape[0] / y_scale, (crop.top + 0.5 * crop.height / close.shape[0]) / y_scale - 0.5],
-    ])  # fmt: skip
-    guess = cv2.warpAffine(
-        mask.astype(np.float32), to_small, (close.shape[1], close.shape[0]),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
-    )  # fmt: skip
-    pixel = close.shape[1] / near.width  # close pixels a small one
-    outline = _settled(close, guess > 0.5, pixel, seed)
-    full = np.zeros(pixels.shape[:2], np.uint8)
-    full[crop.slices][enlarged(part, close, outline)] = 255
+    full, doubts = (_outline(pixels, small, guess, seed), {}) if plain else _boxed(pixels, guess, seed)
+    doubts["the subject lies along the photo's edge"] = float(np.clip(1.25 - 1.5 * guess[strip].mean(), 0, 1))
+    if plain:
+        doubts["there is hardly an edge along the outline"] = _support(sheet, guess)
     if not full.any():
         return _middle(whole)
     full.flags.writeable = False
-    return Selection(full, confidence, reason)
+    confidence = math.prod(doubts.values())
+    confidence = round(math.sqrt(confidence) if plain else confidence, 4)
+    return Selection(full, confidence, "" if confidence >= 0.5 else min(doubts, key=lambda reason: doubts[reason]))
 
 
-def _proposal(small: Pixels, seed: int) -> tuple[Binary | None, float, str]:
-    """The subject on the reduced photo, how far it can be trusted, and the reason where that is little."""
-    sheet = fit_sheet(small)
-    ground = _ground(sheet, STRICT)
-    strip = frame(small.shape)
-    plain = sheet.noise < QUIET and float(ground[strip].mean()) > 0.5
-    if plain:
-        mask = _on_sheet(sheet, ground, seed)
-        if mask is not None and _support(sheet, mask) < 0.9:
-            other = _on_sheet(sheet, _ground(sheet, LENIENT), seed)
-            # A ground that differs more may be cast colour and shadow; it eats the subject only where much is lost.
-            if (
-                other is not None
-                and _count(other) > 0.85 * _count(mask)
-                and _support(sheet, other) > _support(sheet, mask)
-            ):
-                mask = other
-    else:
-        mask = _in_scene(small, strip, seed)
-    if mask is None or not LEAST * mask.size <= _count(mask) <= MOST * mask.size:
-        return None, 0.0, ""
-    doubts = _doubts(small, sheet, mask, strip, plain)
-    confidence = round(float(math.prod(doubts.values()) ** (1 / 2)), 4)
-    return mask, confidence, "" if confidence >= 0.5 else min(doubts, key=lambda reason: doubts[reason])
+def _outline(pixels: Pixels, small: Pixels, guess: Binary, seed: int) -> Pixels:
+    """The mask at full size, (h, w) uint8, its outline settled on a copy of the subject alone."""
+    whole = Box.of_size((pixels.shape[1], pixels.shape[0]))
+    x_scale, y_scale = whole.width / small.shape[1], whole.height / small.shape[0]
+    bounds = Box(*_bounds(guess))
+    margin = round(0.06 * max(bounds.size)) + 6
+    near = bounds.grow(margin, margin).intersect(Box.of_size((small.shape[1], small.shape[0])))
+    crop = _scaled(near, x_scale, y_scale).intersect(whole)
+    part = pixels[crop.slices]
+    close = _reduced(part, CLOSE)
+    across, down = crop.width / close.shape[1] / x_scale, crop.height / close.shape[0] / y_scale
+    to_small = np.array([
+        [across, 0, crop.left / x_scale + across / 2 - 0.5], [0, down, crop.top / y_scale + down / 2 - 0.5],
+    ])  # fmt: skip
+    enlarged_guess = cv2.warpAffine(
+        guess.astype(np.float32), to_small, (close.shape[1], close.shape[0]),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+    settled = _settled(close, enlarged_guess > 0.5, close.shape[1] / near.width, seed)
+    full = np.zeros(pixels.shape[:2], np.uint8)
+    full[crop.slices][enlarged(part, close, settled)] = 255
+    return full
 
 
-def _ground(sheet: Sheet, limit: float) -> Binary:
-    """What can be reached from the photo's edge over pixels stranger than the sheet by less than `limit`."""
-    free = reached(sheet.strange < limit, sheet.frame)
+def _boxed(pixels: Pixels, guess: Binary, seed: int) -> tuple[Pixels, dict[str, float]]:
+    """In a scene: the object in the box around the guess, and the causes for doubt."""
+    whole = Box.of_size((pixels.shape[1], pixels.shape[0]))
+    box = _scaled(Box(*_bounds(guess)), whole.width / guess.shape[1], whole.height / guess.shape[0]).intersect(whole)
+    window = context_for(box, whole)
+    found = select_box(np.ascontiguousarray(pixels[window.slices]), box.within(window), seed=seed)
+    full = np.zeros(pixels.shape[:2], np.uint8)
+    full[window.slices] = found.mask
+    again = cv2.resize(full, (guess.shape[1], guess.shape[0]), interpolation=cv2.INTER_AREA) > 127
+    agreement = _count(again & guess) / max(1, _count(again | guess))
+    parts = cv2.connectedComponentsWithStats(guess.astype(np.uint8), connectivity=8)[2][1:, cv2.CC_STAT_AREA]
+    return full, {
+        "the background is not plain, and several things stand out from it": float(parts.max() / parts.sum()),
+        "the background is not plain, and two ways to find the subject disagree": agreement,
+        "the background is not plain, and the subject hardly differs from it": found.confidence,
+    }
+
+
+def _scaled(box: Box, x_scale: float, y_scale: float) -> Box:
+    return Box(
+        int(box.left * x_scale), int(box.top * y_scale), math.ceil(box.right * x_scale), math.ceil(box.bottom * y_scale)
+    )
+
+
+def _ground(sheet: Sheet, strangeness: Float, limit: float) -> Binary:
+    """What can be reached from the photo's edge over pixels of less than `limit`."""
+    free = reached(strangeness < limit, sheet.frame)
     wide = cv2.morphologyEx(free.astype(np.uint8), cv2.MORPH_OPEN, _disc(2)) > 0  # no leaks through narrow gaps
     return reached(wide | (free & sheet.frame), sheet.frame)
+
+
+def _stronger(sheet: Sheet, ground: Binary, seed: int) -> Binary | None:
+    """The subject on `ground`, or on a ground allowed to differ more where that outline follows sharper edges."""
+    strict = best = _on_sheet(sheet, ground, seed)
+    if strict is None or _support(sheet, strict) > CRISP:
+        return strict
+    highest = 0.0
+    for strangeness, limit in ((sheet.strange, LENIENT), (sheet.broken, STRICT)):
+        mask = _on_sheet(sheet, _ground(sheet, strangeness, limit) | ground, seed)
+        if mask is None:
+            continue
+        # What is lost may be shadow and cast colour; if it is much, or the new outline is no edge, it is the subject.
+        support, kept = _support(sheet, mask), _count(mask) / _count(strict)
+        if support > CRISP and kept > 0.75 and support * kept > highest:
+            best, highest = mask, support * kept
+    return best
 
 
 def _on_sheet(sheet: Sheet, ground: Binary, seed: int) -> Binary | None:
@@ -155,7 +181,7 @@ def _holes(sheet: Sheet, ground: Binary) -> Binary:
 
 
 def _likelier(features: Pixels, inside: Float, outside: Float, seed: int) -> Float:
-    """By how much the colours `inside` (n, 3) explain a pixel better than those `outside`: log ratio of two mixtures."""
+    """By how much the colours `inside` (n, 3) explain a pixel better than those `outside`, as a log ratio."""
     logs = []
     for sample, least in ((inside, -14.0), (outside, -24.0)):  # unseen colours: rather the subject's than the sheet's
         if len(sample) < 30:
@@ -274,18 +300,6 @@ def _tidy(mask: Binary) -> Binary:
     area = stats[:, cv2.CC_STAT_AREA].copy()
     area[0] = 0
     return without_holes(((area > 0) & (area >= 0.1 * area.max()))[parts], 0.0005 * mask.size)
-
-
-def _doubts(small: Pixels, sheet: Sheet, mask: Binary, strip: Binary, plain: bool) -> dict[str, float]:
-    """Causes for doubt, each with 0 (grave) to 1 (none)."""
-    sides = np.concatenate((mask[0], mask[-1], mask[:, 0], mask[:, -1]))
-    share = _count(mask) / mask.size
-    return {
-        "there is hardly an edge along the outline": _support(sheet, mask) if plain else 0.5,
-        "the background is not plain, so the subject may be another": 1.0 if plain else 0.4,
-        "the subject lies along the photo's edge": float(np.clip(1.25 - 1.5 * sides.mean(), 0, 1)),
-        "hardly anything stands out from the background": min(1.0, share / 0.01),
-    }
 
 
 def _support(sheet: Sheet, mask: Binary) -> float:

@@ -19,6 +19,7 @@ from toolkit.cards import Card
 from toolkit.edit import Region
 from toolkit.engines import EngineRun, Found, Picture, Prompts
 from toolkit.engines.segment._box import Selection as Selection
+from toolkit.engines.segment._box import context_for as context_for
 from toolkit.engines.segment._box import select_box
 from toolkit.engines.segment._clicks import State, Step, select_clicks
 from toolkit.engines.segment._scene import Scene, reduced, scene_of
@@ -32,15 +33,6 @@ Points = tuple[tuple[int, int], ...]
 
 REMEMBERED = 4  # pictures whose scene is kept, about 20 MB each
 STATES = 200  # kept of each: about 15 KB a state
-CONTEXT = 0.35  # of the box's side, around the box: enough ground to learn its colours
-
-
-def context_for(box: Box, photo: Box) -> Box:
-    """The part of `photo` that `select` wants to see around `box`: 35 % of the box and 8 px on each side, clipped.
-
-    For clicks alone it wants the whole photo.
-    """
-    return box.grow(round(CONTEXT * box.width) + 8, round(CONTEXT * box.height) + 8).intersect(photo)
 
 
 def select(pixels: Pixels, boxes: tuple[Box, ...], include: Points, exclude: Points, seed: int = 0) -> Selection:
