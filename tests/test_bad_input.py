@@ -154,7 +154,7 @@ def test_what_cannot_be_done(options: tuple[str, ...], sentence: str) -> None:
         (("run", "nope.yaml", "p.png"), "nope.yaml: cannot be read: No such file or directory"),
         (("run", "remove-objet", "p.png"), "no recipe 'remove-objet'; did you mean 'remove-object'?"),
         (("recipes", "show"), "name a recipe: inpaint recipes show NAME"),
-        (("recipes", "show", "x"), "no recipe 'x'; known: remove-object"),
+        (("recipes", "show", "x"), "no recipe 'x'; known: cutout, remove-object, swap-background"),
         (("models", "show", "tela"), "no model 'tela'; did you mean 'telea'?"),
         (("completion", "ksh"), "invalid value for '{bash|zsh|fish}': 'ksh' is not one of 'bash', 'zsh', 'fish'; "
          "see inpaint completion --help"),
@@ -248,7 +248,7 @@ RECIPES = [
     ("stages: [fil]", "r.yaml.stages[0]: no stage 'fil'; did you mean 'fill'?"),
     ("stages: [{select: 5}]", "r.yaml.stages[0].select: expected parameters by name, got 5"),
     ("stages: [{fill: {promt: x}}]", "r.yaml.stages[0].fill: needs what 'dilate' or 'erode' or 'fill-holes' or "
-     "'select' makes; put it before"),
+     "'segment' or 'select' makes; put it before"),
     ("stages: [select, crop, {fill: {promt: x}}, composite]",
      "r.yaml.stages[2].fill: no parameter 'promt'; did you mean 'prompt'?"),
     ("stages: [select, {dilate: {radius: wide}}]", "r.yaml.stages[1].dilate.radius: expected pixels (12) or a share "

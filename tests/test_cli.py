@@ -268,7 +268,7 @@ def test_a_recipe_of_ones_own_is_run_checked_and_found() -> None:
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
     Path("recipes").mkdir()
     shutil.move("mine.yaml", "recipes/my-recipe.yaml")
-    assert "my-recipe      Wider than usual." in done("--help").text
+    assert "my-recipe        Wider than usual." in done("--help").text
     assert "Wider than usual." in done("recipes").text
     assert "--width" in done("recipes", "show", "my-recipe").text
     done("my-recipe", "p.png", "--mask", "m.png", "--width", "1")
@@ -341,7 +341,7 @@ def test_the_demo_as_a_new_user_runs_it() -> None:
 
 
 def test_help_of_every_verb() -> None:
-    assert "remove-object  Take an object out of a photo" in done("--help").text
+    assert "remove-object    Take an object out of a photo" in done("--help").text
     for verb in ("remove-object", "mask", "run", "check", "recipes", "models", "completion", "doctor", "demo"):
         assert done(verb, "--help").text.startswith("Usage: ")
     assert call().code == 2

@@ -78,7 +78,7 @@ class Selection:
 
 
 def context_for(box: Box, photo: Box) -> Box:
-    """The part of `photo` that `select_box` wants to see around `box`: 35 % of the box and 8 px on each side, clipped."""
+    """The part of `photo` that `select_box` wants to see: `box`, 35 % of it and 8 px more on each side, clipped."""
     return box.grow(round(CONTEXT * box.width) + 8, round(CONTEXT * box.height) + 8).intersect(photo)
 
 
