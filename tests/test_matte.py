@@ -265,7 +265,7 @@ def test_the_band_is_as_wide_as_colours_mix(run: Run) -> None:
     for softness in (1, 8, 14):
         pixels, alpha, _ = scene(640, softness)
         bands.append(Matte()(selected(pixels, hard(alpha)), run).steps[-1].figures["band"])
-    assert 4 <= bands[0] < 8
+    assert 3 <= bands[0] < 5
     assert 6 < bands[1] < 16
     assert bands[1] < bands[2] < 24
     flat = selected(np.full((640, 640, 3), 255, np.uint8), hard(scene(640)[1]))

@@ -14,11 +14,11 @@ from toolkit.geometry import Box
 LINES = 200  # at most, across the outline
 FEWEST = 24  # lines that tell something
 NORMAL = 12  # pixels around a point of the outline that give its direction
-FAST = 0.15  # of the steepest change of colour across the outline
+FAST = 0.4  # of the steepest change of colour across the outline
 
 
 def softness(edit: Edit, reach: float) -> float | None:
-    """The distance from the outline within which colours mix, in pixels, at most `reach`; None where nothing tells.
+    """The distance from the outline within which colours change fast, in pixels; None where nothing tells.
 
     Colours are read on lines across the outline. On each, one side's are the means of the outer halves; how far the
     colours at a distance have come from one to the other is the least-squares share over all lines.

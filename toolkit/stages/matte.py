@@ -26,7 +26,7 @@ from toolkit.stages._softness import softness
 
 MOST = "3%"  # of the diagonal, where the band is measured
 UNTOLD = 2 / 3  # of that where colours do not tell
-NARROWEST, WIDEST = 4.0, 80.0  # pixels
+CRISP, NARROWEST, WIDEST = 3.0, 4.0, 80.0  # pixels
 LEAST = 512  # side of the cells the outline is worked in; wider bands have larger ones
 MARGIN = 2, 48  # bands, and pixels besides, that are read around a cell
 ALIGNED = 32
@@ -81,7 +81,7 @@ class Matte(Stage):
         found = softness(edit, 1.25 * widest)
         if found is None:
             return max(NARROWEST, widest * UNTOLD)
-        return min(widest, max(NARROWEST, found + 3))
+        return min(widest, max(CRISP, 2.2 * found - 1))  # what is told is the steep part of the edge
 
 
 def _grid(selected: Mask, radius: float) -> Iterator[Box]:
