@@ -215,7 +215,10 @@ def test_however_it_is_read(seed: int, background: str) -> None:
     assert edit.digest == ready(Backdrop(background=background), seed=seed).digest
     assert edit.digest != ready(Backdrop(background="#123"), seed=seed).digest
     (one,) = edit.cutouts
-    other = edit.replace(stacks=(Stack(),), cutouts=(Cutout(one.box, one.colours // 2, one.matte),))
+    other = edit.replace(
+        stacks=(Stack(),),
+        cutouts=(Cutout(one.box, tuple((box, colours // 2) for box, colours in one.edge), one.matte),),
+    )
     assert edit.digest != after(other, Backdrop(background=background)).digest
 
 
@@ -318,7 +321,7 @@ def test_a_product_that_fills_most_of_the_photo(frame: Box) -> None:
     alpha[frame.intersect(Box(3, 3, 77, 57)).slices] = 255
     edit = cut(photo, colours, alpha)
     whole = edit.cutouts[0]
-    other = Cutout(whole.box, whole.colours, whole.matte.with_frame(frame))
+    other = Cutout(whole.box, whole.edge, whole.matte.with_frame(frame))
     edit = after(edit.replace(cutouts=(other,)), Canvas(size="200x100"), Backdrop(background="#010203"))
     box = edit.canvas.box
     result = edit.array()

@@ -139,7 +139,6 @@ def test_closed_form_with_one_side_only_needs_no_library() -> None:
 
 
 def test_closed_form_recovers_a_known_alpha() -> None:
-    pytest.importorskip("pymatting")
     pixels, alpha, _ = scene(120)
     trimap = trimap_of(hard(alpha), 8)
     found = closed_form.alpha_of(pixels, trimap)

@@ -144,7 +144,8 @@ OPEN = "name: open\ninputs:\n  prompt: {default: grass, about: what should be th
         ("stages: [select, {fill: {prompt: 5}}]",
          "recipe.stages[1].fill: needs what 'crop' makes; put it before"),
         ("stages: [dilate, select]",
-         "recipe.stages[0].dilate: needs what 'dilate' or 'erode' or 'fill-holes' or 'segment' or 'select' makes; put it before"),
+         "recipe.stages[0].dilate: needs what 'dilate' or 'erode' or 'fill-holes' or 'segment' or 'select' makes; "
+         "put it before"),
         ("stages: [select, crop, composite]", "recipe.stages[2].composite: needs what 'fill' makes; put it before"),
         ("stages: [select, crop, {fill: {prompt: $promt}}]\ninputs: {prompt: x}",
          "recipe.stages[2].fill.prompt: no input 'promt'; did you mean 'prompt'?"),

@@ -476,7 +476,7 @@ matte = Mask.from_array(matte)
 open("/proc/self/clear_refs", "w").write("5")
 start = high()[1]
 edit = Edit.of(source)
-edit = edit.replace(cutouts=(Cutout(Box(0, 0, 8, 8), np.zeros((8, 8, 3), np.uint8), matte),))
+edit = edit.replace(cutouts=(Cutout(Box(0, 0, 8, 8), ((Box(0, 0, 8, 8), np.zeros((8, 8, 3), np.uint8)),), matte),))
 for stage in (Canvas(size=size or None, product_size=0.85 if size else None), Backdrop(background=background)):
     edit = stage(edit)
 edit.save(target)

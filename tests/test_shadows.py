@@ -242,7 +242,7 @@ def test_no_product_throws_no_shadow() -> None:
 def cut_out(pixels: np.ndarray, mask: np.ndarray) -> Edit:
     edit = Edit.of(pixels)
     matte = Mask.from_array(mask, edit.box)
-    return edit.replace(cutouts=(Cutout(matte.box, edit.pixels(matte.box), matte),))
+    return edit.replace(cutouts=(Cutout(matte.box, ((matte.box, edit.pixels(matte.box)),), matte),))
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("white", "keep"), ("patterned", "contact")])

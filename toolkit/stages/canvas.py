@@ -180,6 +180,8 @@ def _product(edit: Edit) -> Box | None:
         box = Box(0, 0, 0, 0)
         for cutout in edit.cutouts:
             box = box.union(cutout.matte.threshold(128).box)
+        if box.is_empty and edit.selected is not None:
+            box = edit.selected.box  # too small or too faint to be opaque anywhere
         if box.is_empty:
             raise MaskError("canvas: nothing of the cutout is opaque, so there is no product to place")
         return box
