@@ -43,8 +43,8 @@ def enlarged(part: Pixels, small: Pixels, mask: Binary) -> Binary:
     if part.shape == small.shape:
         return mask
 
-    linear = _learnt(small, mask)
     labels = _banded(mask)
+    linear = _learnt(small, mask, labels == 2)
     frame, working = Box.of_size((part.shape[1], part.shape[0])), Box.of_size((mask.shape[1], mask.shape[0]))
     x_scale, y_scale = working.width / frame.width, working.height / frame.height
     full = np.zeros(part.shape[:2], bool)
@@ -88,43 +88,40 @@ def outlined(read: Callable[[Box], Pixels], size: Size, small: Pixels, mask: Bin
     ).intersect(frame)  # fmt: skip
     columns = ((np.arange(box.left, box.right) + 0.5) * x_scale).astype(np.intp)
     rows = ((np.arange(box.top, box.bottom) + 0.5) * y_scale).astype(np.intp)
-    values = (mask.astype(np.uint8) * np.uint8(255))[:, columns][rows]
+    values = (mask.astype(np.uint8) * np.uint8(255)).take(columns, axis=1).take(rows, axis=0)
 
-    linear, labels = _learnt(small, mask), _banded(mask)
-    crossed = []
+    band = np.equal(_banded(mask), 2).view(np.uint8)
+    linear, total = _learnt(small, mask, band > 0), np.array([[1, 1, 1, 1 / 255]], np.float32)
     for tile in chunks([box], NARROW):
         inner = tile.within(box)
-        near = labels[rows[inner.top] : rows[inner.bottom - 1] + 1, columns[inner.left] : columns[inner.right - 1] + 1]
-        if not (near == 2).any():
+        row, column = rows[inner.top : inner.bottom], columns[inner.left : inner.right]
+        if not band[row[0] : row[-1] + 1, column[0] : column[-1] + 1].any():
             continue
-        crossed.append(inner)
         x_first, y_first = (tile.left + 0.5) * x_scale - 0.5, (tile.top + 0.5) * y_scale - 0.5
         to_small = np.array([[x_scale, 0, x_first], [0, y_scale, y_first]])
+        near = cv2.warpAffine(band, to_small, tile.size, flags=NEAREST, borderMode=cv2.BORDER_REPLICATE)
         at = cv2.warpAffine(linear, to_small, tile.size, flags=LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        at[..., :3] *= read(tile)
-        band = labels[:, columns[inner.left : inner.right]][rows[inner.top : inner.bottom]] == 2
-        values[inner.slices] = np.where(band, (at.sum(-1) > 0.5) * np.uint8(255), values[inner.slices])
-    reach = math.ceil(3 / min(x_scale, y_scale))
-    for tile in crossed:
-        around = tile.grow(reach).intersect(Box.of_size((box.width, box.height)))
-        _without_specks(values[around.slices], 4 / (x_scale * y_scale))
+        colour = cv2.cvtColor(read(tile), cv2.COLOR_RGB2RGBA)  # the fourth value, 255, is the offset's
+        value = cv2.transform(cv2.multiply(at, colour, dtype=cv2.CV_32F), total)
+        moved = cv2.inRange(value, 0.5, math.inf)
+        np.copyto(values[inner.slices], moved, where=near.view(bool))
+    _without_specks(values, 4 / (x_scale * y_scale))
     return box, values
 
 
 def _without_specks(values: Pixels, limit: float) -> None:
-    """Turn over, in place, what is surrounded in `values` and has less than `limit` pixels."""
-    for value, connectivity in ((0, 8), (255, 4)):
-        part = cv2.bitwise_not(values) if value else values
-        _, parts, stats, _ = cv2.connectedComponentsWithStats(part, connectivity=connectivity)
-        left, top, width, height, area = stats.T
-        free = (left > 0) & (top > 0) & (left + width < values.shape[1]) & (top + height < values.shape[0])
-        for speck in np.flatnonzero(free & (area < limit)):
-            box = Box(left[speck], top[speck], left[speck] + width[speck], top[speck] + height[speck])
-            values[box.slices][parts[box.slices] == speck] = value
+    """Turn over, in place, the parts and holes of `values` that have less than `limit` pixels."""
+    contours, ranks = cv2.findContours(values, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    small = [number for number, contour in enumerate(contours) if cv2.contourArea(contour) < limit]
+    for holes in (False, True):
+        for number in small:
+            around = int(ranks[0, number, 3])  # the part that has this hole, -1 for a part
+            if (around >= 0) == holes and around not in small:
+                cv2.drawContours(values, contours, number, 255 if holes else 0, cv2.FILLED)
 
 
-def _learnt(small: Pixels, mask: Binary) -> npt.NDArray[np.float32]:
-    """Coefficients (h', w', 4) with which the mask is, near each pixel, a linear function of its colour 0-255."""
+def _learnt(small: Pixels, mask: Binary, band: Binary) -> npt.NDArray[np.float32]:
+    """Coefficients (h', w', 4) with which the mask is, near each pixel of `band`, a linear function of its colour."""
 
     def mean(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         side = 2 * EDGE_RADIUS + 1
@@ -137,8 +134,11 @@ def _learnt(small: Pixels, mask: Binary) -> npt.NDArray[np.float32]:
     spread -= guide_mean[..., :, None] * guide_mean[..., None, :]
     spread += 1e-4 * np.eye(3, dtype=np.float32)
     common = mean(guide * weight[..., None]) - guide_mean * weight_mean[..., None]
-    slope = np.linalg.solve(spread, common[..., None])[..., 0]
-    offset = weight_mean - (slope * guide_mean).sum(-1)
+    reach = 2 * EDGE_RADIUS + 3  # what the mean and the linear enlargement look at
+    needed = cv2.dilate(band.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
+    slope, offset = np.zeros_like(guide), np.zeros_like(weight)
+    slope[needed] = np.linalg.solve(spread[needed], common[needed][..., None])[..., 0]
+    offset[needed] = weight_mean[needed] - (slope[needed] * guide_mean[needed]).sum(-1)
     return mean(np.dstack([slope / 255, offset]))
 
 
