@@ -135,7 +135,7 @@ def _stronger(sheet: Sheet, ground: Binary, seed: int) -> Binary | None:
         mask = _on_sheet(sheet, _ground(sheet, strangeness, limit) | ground, seed)
         if mask is None:
             continue
-        # What is lost may be shadow and cast colour, which are smooth; if it is much, or has texture, it is the subject.
+        # What is lost may be shadow and cast colour, which are smooth; if it is much, or textured, it is the subject.
         lost = cv2.morphologyEx((strict & ~mask).astype(np.uint8), cv2.MORPH_OPEN, _disc(2)) > 0
         smooth = not lost.any() or float(np.median(sheet.broken[lost])) < STRICT
         support, kept = _support(sheet, mask), _count(mask) / _count(strict)
