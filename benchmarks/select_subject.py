@@ -223,7 +223,7 @@ def on_paper(data: Path, folder: Path | None) -> list[Row]:
             f"main subject, {len(ours)} composites on paper, IoU against {rival}",
             f"mean {ours.mean():.3f}, min {ours.min():.3f}",
             f"mean {np.mean(scores[rival]):.3f}, min {np.min(scores[rival]):.3f}",
-            promise="mean >= 0.955, min >= 0.75", kept=bool(ours.mean() >= 0.955 and ours.min() >= 0.75),
+            promise="mean >= 0.955, min >= 0.75",kept=bool(ours.mean() >= 0.955 and ours.min() >= 0.75),
         )
         for rival in rivals
     ]  # fmt: skip

@@ -135,9 +135,11 @@ def _stronger(sheet: Sheet, ground: Binary, seed: int) -> Binary | None:
         mask = _on_sheet(sheet, _ground(sheet, strangeness, limit) | ground, seed)
         if mask is None:
             continue
-        # What is lost may be shadow and cast colour; if it is much, or the new outline is no edge, it is the subject.
+        # What is lost may be shadow and cast colour, which are smooth; if it is much, or textured, it is the subject.
+        lost = cv2.morphologyEx((strict & ~mask).astype(np.uint8), cv2.MORPH_OPEN, _disc(2)) > 0
+        smooth = not lost.any() or float(np.median(sheet.broken[lost])) < STRICT
         support, kept = _support(sheet, mask), _count(mask) / _count(strict)
-        if support > CRISP and kept > 0.75 and support * kept > highest:
+        if support > CRISP and kept > (0.75 if smooth else 0.95) and support * kept > highest:
             best, highest = mask, support * kept
     return best
 
