@@ -17,8 +17,8 @@ from toolkit.edit import Edit
 from toolkit.engines import Found, Prompts
 from toolkit.engines.segment._clicks import answer
 from toolkit.engines.segment._scene import reduced, scene_of, superpixels
+from toolkit.engines.segment.classical import Engine
 from toolkit.engines.segment.edge import Pixels, enlarged, outlined
-from toolkit.engines.segment.grabcut import Engine
 from toolkit.errors import EngineError, ParameterError
 from toolkit.geometry import Box, Size
 from toolkit.recipe import Recipe
@@ -49,7 +49,7 @@ class Counting:
 
 
 def opened() -> Engine:
-    return Engine(cards.find("segment", "grabcut"))
+    return Engine(cards.find("segment", "classical"))
 
 
 def found(
