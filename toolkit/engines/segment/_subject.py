@@ -194,7 +194,7 @@ def _likelier(features: Pixels, inside: Float, outside: Float, seed: int) -> Flo
 
 
 def _mixture(values: Float, sample: Float, seed: int) -> Float:
-    """The log density at `values` (n, 3) of five normal distributions fitted to `sample` (m, 3)."""
+    """The log density at `values` (n, 3) of the likeliest of five normal distributions fitted to `sample` (m, 3)."""
     cv2.setRNGSeed(seed & 0x7FFFFFFF)
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 0.5)
     labels = cv2.kmeans(sample, 5, np.zeros((0,), np.int32), stop, 1, cv2.KMEANS_PP_CENTERS)[1][:, 0]
@@ -206,7 +206,7 @@ def _mixture(values: Float, sample: Float, seed: int) -> Float:
         whitened = (values - members.mean(0)) @ np.linalg.cholesky(np.linalg.inv(spread)).astype(np.float32)
         square = np.einsum("nc,nc->n", whitened, whitened)
         logs.append(math.log(len(members) / len(sample)) - 0.5 * np.linalg.slogdet(spread)[1] - 0.5 * square)
-    return np.asarray(np.logaddexp.reduce(logs), np.float32)
+    return np.asarray(np.max(logs, axis=0), np.float32)
 
 
 def _cut(features: Pixels, belief: npt.NDArray[np.floating]) -> Binary:
