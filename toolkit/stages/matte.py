@@ -171,7 +171,7 @@ def _depth(selected: Bytes, level: int) -> npt.NDArray[np.float32]:
 
 def _middle(depth: npt.NDArray[np.float32], radius: float) -> npt.NDArray[np.bool_]:
     """Where a part that is nowhere as deep as the band is wide is nearly as deep as it gets close by."""
-    step = max(1, int(radius) // 8)
+    step = max(1, int(radius) // 4)
     highest = cv2.dilate(depth, np.ones((step, step), np.uint8))[::step, ::step]
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * math.ceil(radius / step) + 1,) * 2)
     near = cv2.dilate(highest, disc)

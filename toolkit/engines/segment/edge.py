@@ -19,8 +19,7 @@ Pixels = npt.NDArray[np.uint8]
 Binary = npt.NDArray[np.bool_]
 
 EDGE_RADIUS = 2  # reduced pixels the outline may move
-TILE = 256
-NARROW = 128  # side of the tiles where only those that the outline crosses are read
+TILE = 128  # side of the tiles, of which only those that the outline crosses are read
 LINEAR = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 NEAREST = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
 
@@ -42,25 +41,12 @@ def enlarged(part: Pixels, small: Pixels, mask: Binary) -> Binary:
     """
     if part.shape == small.shape:
         return mask
-
-    labels = _banded(mask)
-    linear = _learnt(small, mask, labels == 2)
-    frame, working = Box.of_size((part.shape[1], part.shape[0])), Box.of_size((mask.shape[1], mask.shape[0]))
-    x_scale, y_scale = working.width / frame.width, working.height / frame.height
     full = np.zeros(part.shape[:2], bool)
-    corners = ((x, y) for y in range(0, frame.bottom, TILE) for x in range(0, frame.right, TILE))
-    for tile in (Box(x, y, x + TILE, y + TILE).intersect(frame) for x, y in corners):
-        x_first, y_first = (tile.left + 0.5) * x_scale - 0.5, (tile.top + 0.5) * y_scale - 0.5
-        to_small = np.array([[x_scale, 0, x_first], [0, y_scale, y_first]])
-        near = cv2.warpAffine(labels, to_small, tile.size, flags=NEAREST, borderMode=cv2.BORDER_REPLICATE)
-        inner = near == 1
-        if (near == 2).any():
-            at = cv2.warpAffine(linear, to_small, tile.size, flags=LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            value = (at[..., :3] * part[tile.slices]).sum(-1) + at[..., 3]
-            inner = np.where(near == 2, value > 0.5, inner)
-        full[tile.slices] = inner
-    speck = 4 / (x_scale * y_scale)
-    return ~without_holes(~without_holes(full, speck), speck)
+    if mask.any():
+        size = Size(part.shape[1], part.shape[0])
+        box, values = outlined(lambda tile: np.ascontiguousarray(part[tile.slices]), size, small, mask)
+        full[box.slices] = values > 0
+    return full
 
 
 def outlined(read: Callable[[Box], Pixels], size: Size, small: Pixels, mask: Binary) -> tuple[Box, Pixels]:
@@ -92,7 +78,7 @@ def outlined(read: Callable[[Box], Pixels], size: Size, small: Pixels, mask: Bin
 
     band = np.equal(_banded(mask), 2).view(np.uint8)
     linear, total = _learnt(small, mask, band > 0), np.array([[1, 1, 1, 1 / 255]], np.float32)
-    for tile in chunks([box], NARROW):
+    for tile in chunks([box], TILE):
         inner = tile.within(box)
         row, column = rows[inner.top : inner.bottom], columns[inner.left : inner.right]
         if not band[row[0] : row[-1] + 1, column[0] : column[-1] + 1].any():
