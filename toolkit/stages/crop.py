@@ -75,8 +75,10 @@ class Crop(Stage):
 def _leftover(edit: Edit, mask: Mask, run: Run) -> tuple[float, int | None]:
     """The highest leftover score of the mask's parts and the radius that part needs."""
     worst: tuple[float, int | None] = (0.0, None)
-    for part in sorted(mask.components(), key=lambda part: -part.area)[:_PARTS]:
+    for part in sorted((edit.selected or mask).components(), key=lambda part: -part.area)[:_PARTS]:
         run.check()
+        if part.area == part.box.area:  # a plain box holds ground too: its colours tell nothing of the object
+            continue
         box = part.box.grow(max(part.box.size) // 2 + 16).intersect(edit.box)
         step = step_for(box, 2 * EDGE_SIDE)
         selected, final = (reduced_mask(one, box, step) > 127 for one in (edit.selected or mask, mask))

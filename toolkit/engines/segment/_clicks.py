@@ -36,6 +36,7 @@ FREED = 2.0  # one over the correlation with the newest click from which on the 
 DATA = 0.25  # weight of clicks and colours against the borders
 ROUNDS = 3  # of learning colours
 CERTAIN = 4.0  # log of the odds beyond which neither clicks nor colours go
+SWALLOWED, GROWTH = 0.4, 3.0  # share of the picture, and times the last selection: more is doubted
 SEED = 0.05  # of the picture's area: the weight of clicked superpixels in the colours
 DISC = 0.004  # of the longer side: radius of the disc around a click that obeys it, pixel by pixel
 MOST = 0.98  # share of the picture beyond which nothing was told apart
@@ -196,16 +197,27 @@ def _refined(scene: Scene, before: State | None, steps: tuple[Step, ...]) -> Sta
     outside = np.array([index for index, kind in steps if not kind], np.intp)
     newest, adds = steps[-1]
     belief = np.clip(_belief(scene, inside, outside), -1, 1) * TRUST
+    resistance = np.zeros_like(belief)
     if before is not None:
         related = _related(scene, newest, np.array([index for index, _ in steps[:-1]], np.intp))
-        belief += INERTIA * (1 - related) * np.where(before.chosen, 1, -1)
-    share = _settled(scene, belief, inside, outside)
-    chosen = share > 0.5
-    if before is not None:
-        chosen = chosen | before.chosen if adds else chosen & before.chosen
-    chosen[outside] = False
-    chosen[inside] = True
-    return State(_holding(scene, chosen, inside), share)
+        resistance = INERTIA * (1 - related) * np.where(before.chosen, 1, -1)
+    for stubborn in (1, 3, 9):  # a click that would swallow the picture is taken to speak of its surroundings
+        share = _settled(scene, belief + stubborn * resistance, inside, outside)
+        chosen = share > 0.5
+        if before is not None:
+            chosen = chosen | before.chosen if adds else chosen & before.chosen
+        chosen[outside] = False
+        chosen[inside] = True
+        chosen = _holding(scene, chosen, inside)
+        if before is None or not adds or not _swallows(scene, before.chosen, chosen):
+            break
+    return State(chosen, share)
+
+
+def _swallows(scene: Scene, before: Binary, after: Binary) -> bool:
+    """True when the selection has become several times as large and takes up much of the picture."""
+    area = float(scene.area[after].sum())
+    return area > max(SWALLOWED * float(scene.area.sum()), GROWTH * float(scene.area[before].sum()))
 
 
 def _belief(scene: Scene, inside: Indices, outside: Indices) -> Weights:
