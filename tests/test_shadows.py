@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.dataset.work import overlaid
-from toolkit.edit import Cutout, Edit, Region
-from toolkit.geometry import Box
+from toolkit.edit import Canvas, Cutout, Edit, Region
+from toolkit.geometry import Box, Size
 from toolkit.leftovers import leftover_score
 from toolkit.mask import Mask
 from toolkit.reduced import enlarged, reduced_mask, reduced_pixels
@@ -259,6 +259,18 @@ def test_auto_keeps_what_it_trusts(kind: str, expected: str) -> None:
     assert len(edit.shadows) == 1
     assert not edit.shadows[0].strength.is_empty
     assert edit.steps[-1].notes
+
+
+def test_a_kept_shadow_fades_where_a_wider_canvas_goes_on_without_it() -> None:
+    pixels, mask = scene("white")
+    edit = cut_out(pixels[:180], mask[:180])
+    (whole,) = Shadow(shadow="keep")(edit).shadows
+    wider = edit.replace(canvas=Canvas(edit.box.grow(50), Size(*edit.box.grow(50).size)))
+    (faded,) = Shadow(shadow="keep")(wider).shadows
+    bottom = Box(edit.box.left, 179, edit.box.right, 180).intersect(whole.box)
+    assert whole.strength.array(bottom).max() > 20
+    assert faded.strength.array(bottom).max() <= 4
+    assert (faded.strength.array(whole.box) <= whole.strength.array(whole.box)).all()
 
 
 def test_a_contact_layer_reaches_beyond_the_photo() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from toolkit.edit import Cutout, Edit
@@ -22,6 +24,12 @@ _SIDE = 640
 
 _REACH = 0.5
 """How far beyond the subject's box its shadow is looked for, as a share of the box's longer side."""
+
+
+_FADE = 0.15
+"""Share of a side over which a kept shadow falls to nothing where the canvas goes on beyond it."""
+
+Bytes = npt.NDArray[np.uint8]
 
 
 class Shadow(Stage):
@@ -79,8 +87,27 @@ def _kept(edit: Edit, cutout: Cutout) -> tuple[Layer, float, str]:
     box = _around(cutout.matte.box).intersect(edit.box)
     step = step_for(box, _SIDE)
     kept = kept_shadow(reduced_pixels(edit, box, step), reduced_mask(cutout.matte, box, step))
-    strength = enlarged(kept.strength, step, (box.left, box.top), box)
-    return Layer(box, strength), round(kept.confidence, 3), kept.reason
+    faded = _faded(kept.strength, box, edit)
+    return Layer(box, enlarged(faded, step, (box.left, box.top), box)), round(kept.confidence, 3), kept.reason
+
+
+def _faded(strength: Bytes, box: Box, edit: Edit) -> Bytes:
+    """`strength` (h, w) of `box`, falling to nothing at the sides beyond which the canvas goes on without it."""
+    shown = edit.canvas.box
+    sides = zip(box, shown, (1, 1, -1, -1), strict=True)
+    left, top, right, bottom = ((mine - its) * sign > 0 for mine, its, sign in sides)
+    ramps = [
+        np.minimum(_rise(length) if first else 1.0, _rise(length)[::-1] if last else 1.0)
+        for length, first, last in ((strength.shape[0], top, bottom), (strength.shape[1], left, right))
+    ]
+    falling = np.broadcast_to(ramps[0], strength.shape[:1])[:, None] * np.broadcast_to(ramps[1], strength.shape[1:])
+    return np.asarray(np.rint(strength * falling), np.uint8)
+
+
+def _rise(length: int) -> npt.NDArray[np.float64]:
+    """From 0 to 1 over the first `_FADE` of a side, level at both ends."""
+    share = np.minimum(np.arange(length) / max(1.0, _FADE * length), 1.0)
+    return np.asarray(share * share * (3 - 2 * share))
 
 
 def _made(cutout: Cutout) -> Layer:
