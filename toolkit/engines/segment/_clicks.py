@@ -225,14 +225,14 @@ def _belief(scene: Scene, inside: Indices, outside: Indices) -> Weights:
     clicked = np.concatenate([inside, outside])
     surprise = np.repeat([1.0 - GROUND, -1.0 - GROUND], [len(inside), len(outside)])
     among = scene.covariance[np.ix_(clicked, clicked)] + NOISE * np.eye(len(clicked))
-    return np.asarray(GROUND + scene.covariance[:, clicked] @ np.linalg.solve(among, surprise))
+    return np.asarray(GROUND + np.linalg.solve(among, surprise) @ scene.covariance[clicked])
 
 
 def _related(scene: Scene, newest: int, others: Indices) -> Weights:
     """How far the newest click frees each superpixel from the earlier answer, beyond the other clicks: 0..1."""
-    covariance = scene.covariance[:, newest].astype(float)
+    covariance = scene.covariance[newest].astype(float)
     among = scene.covariance[np.ix_(others, others)] + NOISE * np.eye(len(others))
-    covariance -= scene.covariance[:, others] @ np.linalg.solve(among, covariance[others])
+    covariance -= np.linalg.solve(among, covariance[others]) @ scene.covariance[others]
     return np.asarray(np.clip(FREED * covariance / max(covariance[newest], 1e-6), 0, 1))
 
 
@@ -301,11 +301,12 @@ def _minimum(
 
 def _holding(scene: Scene, chosen: Binary, inside: Indices) -> Binary:
     """The parts of the selection that hold an include click."""
-    _, parts = cv2.connectedComponents(chosen[scene.labels].astype(np.uint8), connectivity=4)
-    held = np.unique(parts[np.isin(scene.labels, inside)])
-    kept = np.zeros(len(chosen), bool)
-    kept[np.unique(scene.labels[np.isin(parts, held)])] = True
-    return kept & chosen
+    count, parts = cv2.connectedComponents(chosen[scene.labels].astype(np.uint8), connectivity=4)
+    clicked, held, kept = np.zeros(len(chosen), bool), np.zeros(count, bool), np.zeros(len(chosen), bool)
+    clicked[inside] = True
+    held[parts[clicked[scene.labels]]] = True
+    kept[scene.labels[held[parts]]] = True
+    return kept
 
 
 def _judged(scene: Scene, state: State, steps: tuple[Step, ...]) -> Answer:

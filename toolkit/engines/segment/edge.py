@@ -78,11 +78,15 @@ def outlined(read: Callable[[Box], Pixels], size: Size, small: Pixels, mask: Bin
 
     band = np.equal(_banded(mask), 2).view(np.uint8)
     linear, total = _learnt(small, mask, band > 0), np.array([[1, 1, 1, 1 / 255]], np.float32)
-    for tile in chunks([box], TILE):
-        inner = tile.within(box)
-        row, column = rows[inner.top : inner.bottom], columns[inner.left : inner.right]
-        if not band[row[0] : row[-1] + 1, column[0] : column[-1] + 1].any():
+    for cell in chunks([Box.of_size(box.size)], TILE):
+        row, column = rows[cell.top : cell.bottom], columns[cell.left : cell.right]
+        left, top, width, height = cv2.boundingRect(band[row[0] : row[-1] + 1, column[0] : column[-1] + 1])
+        if not width:
             continue
+        across = np.searchsorted(column - column[0], (left, left + width)) + cell.left
+        down = np.searchsorted(row - row[0], (top, top + height)) + cell.top
+        inner = Box(int(across[0]), int(down[0]), int(across[1]), int(down[1]))
+        tile = inner.shift(box.left, box.top)
         x_first, y_first = (tile.left + 0.5) * x_scale - 0.5, (tile.top + 0.5) * y_scale - 0.5
         to_small = np.array([[x_scale, 0, x_first], [0, y_scale, y_first]])
         near = cv2.warpAffine(band, to_small, tile.size, flags=NEAREST, borderMode=cv2.BORDER_REPLICATE)
@@ -113,18 +117,17 @@ def _learnt(small: Pixels, mask: Binary, band: Binary) -> npt.NDArray[np.float32
         side = 2 * EDGE_RADIUS + 1
         return np.asarray(cv2.blur(values, (side, side), borderType=cv2.BORDER_REFLECT), np.float32)
 
-    guide, weight = small.astype(np.float32) / 255, mask.astype(np.float32)
-    guide_mean, weight_mean = mean(guide), mean(weight)
-    products = (guide[..., :, None] * guide[..., None, :]).reshape(*mask.shape, 9)
-    spread = np.dstack([mean(products[..., k]) for k in range(9)]).reshape(*mask.shape, 3, 3)
-    spread -= guide_mean[..., :, None] * guide_mean[..., None, :]
-    spread += 1e-4 * np.eye(3, dtype=np.float32)
-    common = mean(guide * weight[..., None]) - guide_mean * weight_mean[..., None]
     reach = 2 * EDGE_RADIUS + 3  # what the mean and the linear enlargement look at
     needed = cv2.dilate(band.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
+    guide, weight = small.astype(np.float32) / 255, mask.astype(np.float32)
+    guide_mean, weight_mean = mean(guide)[needed], mean(weight)[needed]
+    spread = np.stack([mean(guide * guide[..., k : k + 1])[needed] for k in range(3)], axis=1)
+    spread -= guide_mean[:, :, None] * guide_mean[:, None, :]
+    spread += 1e-4 * np.eye(3, dtype=np.float32)
+    common = mean(guide * weight[..., None])[needed] - guide_mean * weight_mean[:, None]
     slope, offset = np.zeros_like(guide), np.zeros_like(weight)
-    slope[needed] = np.linalg.solve(spread[needed], common[needed][..., None])[..., 0]
-    offset[needed] = weight_mean[needed] - (slope[needed] * guide_mean[needed]).sum(-1)
+    slope[needed] = np.linalg.solve(spread, common[..., None])[..., 0]
+    offset[needed] = weight_mean - (slope[needed] * guide_mean).sum(-1)
     return mean(np.dstack([slope / 255, offset]))
 
 
