@@ -137,6 +137,14 @@ def test_a_disc_around_each_click_obeys_it() -> None:
         assert (mask[away <= 5] == value).all()
 
 
+def test_a_click_that_would_swallow_everything_only_adds_too() -> None:
+    scene = scene_of(discs(120, 80, 0)[0])
+    chosen = np.zeros(len(scene.area), bool)
+    for count in (1, 2, 3, 4):
+        before, chosen = chosen, answer(scene, [(32, 40), (0, 0), (0, 36), (72, 25)][:count], [])[0].chosen
+        assert not (before & ~chosen).any()
+
+
 @settings(max_examples=12, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 5))
 def test_an_include_click_only_adds_and_an_exclude_click_only_takes_away(data: st.DataObject, seed: int) -> None:

@@ -60,10 +60,14 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What is selected after some clicks: superpixels, (n,) bool, and the share of each that is, (n,) 0..1."""
+    """What is selected after some clicks: superpixels, (n,) bool, and the share of each that is, (n,) 0..1.
+
+    `alike`: the last click told nothing apart.
+    """
 
     chosen: Binary
     share: Weights
+    alike: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +166,7 @@ def answer(
         taken[step[0]] = step[1]
         state, steps = _after(scene, state, (*steps, step), known), (*steps, step)
     assert state is not None
-    return _judged(scene, state, steps), steps
+    return _judged(scene, state), steps
 
 
 def _steps(scene: Scene, clicks: Sequence[Point], inside: bool) -> list[Step]:
@@ -211,7 +215,12 @@ def _refined(scene: Scene, before: State | None, steps: tuple[Step, ...]) -> Sta
         chosen = _holding(scene, chosen, inside)
         if before is None or not adds or not _swallows(scene, before.chosen, chosen):
             break
-    return State(chosen, share)
+    alike = len(chosen) > 1 and float(scene.area[chosen].sum()) > MOST * float(scene.area.sum())
+    if alike and adds:
+        chosen = _disc(scene, newest) if before is None else _disc(scene, newest) | before.chosen
+        chosen[outside] = False
+        chosen[inside] = True
+    return State(chosen, share, alike)
 
 
 def _swallows(scene: Scene, before: Binary, after: Binary) -> bool:
@@ -309,23 +318,22 @@ def _holding(scene: Scene, chosen: Binary, inside: Indices) -> Binary:
     return kept
 
 
-def _judged(scene: Scene, state: State, steps: tuple[Step, ...]) -> Answer:
-    """The answer with its confidence; a disc stands in where everything looks alike."""
+def _judged(scene: Scene, state: State) -> Answer:
+    """The answer with its confidence."""
     chosen = state.chosen
     signals = _signals(scene, state)
     confidence = round(float(np.prod(list(signals.values())) ** 0.5), 4)
     reason = "" if confidence >= 0.5 else min(signals, key=lambda one: signals[one])
-    if scene.area[chosen].sum() > MOST * scene.area.sum() and len(chosen) > 1:
-        chosen, confidence, reason = _discs(scene, steps), 0.1, ALIKE
+    if state.alike:
+        confidence, reason = 0.1, ALIKE
     return Answer(chosen, confidence, reason)
 
 
-def _discs(scene: Scene, steps: tuple[Step, ...]) -> Binary:
-    clicked = np.isin(scene.labels, [index for index, kind in steps if kind])
-    away = cv2.distanceTransform((~clicked).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+def _disc(scene: Scene, clicked: int) -> Binary:
+    """What stands in where everything looks alike: the superpixels around a click."""
+    away = cv2.distanceTransform((scene.labels != clicked).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     chosen = np.zeros(len(scene.area), bool)
     chosen[np.unique(scene.labels[away <= 0.05 * max(scene.labels.shape)])] = True
-    chosen[[index for index, kind in steps if not kind]] = False
     return chosen
 
 
