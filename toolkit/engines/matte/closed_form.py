@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.cards import Card
-from toolkit.engines import EngineRun
+from toolkit.engines.matte import ArrayMatter
 from toolkit.geometry import Box
 
 Bytes = NDArray[np.uint8]
@@ -62,12 +62,8 @@ def alpha_of(pixels: Bytes, trimap: Bytes) -> Bytes:
     return result
 
 
-class Engine:
+class Engine(ArrayMatter):
     """The adapter; the library is imported by the worker process, at its first job."""
 
     def __init__(self, card: Card) -> None:
-        self._card = card
-
-    def matte(self, pixels: Bytes, trimap: Bytes, run: EngineRun) -> Bytes:
-        """As `Matter` says; see `alpha_of`."""
-        return run.compute(alpha_of, pixels, trimap, name="matte")
+        super().__init__(card, alpha_of)

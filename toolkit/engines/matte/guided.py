@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from toolkit.blend.arrays import blocks, enlarged, reduced
 from toolkit.cards import Card
-from toolkit.engines import EngineRun
+from toolkit.engines.matte import ArrayMatter
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -214,12 +214,8 @@ def _applied(pixels: Bytes, trimap: Bytes, coefficients: Floats, alpha: Floats, 
     return result
 
 
-class Engine:
+class Engine(ArrayMatter):
     """The adapter."""
 
     def __init__(self, card: Card) -> None:
-        self._card = card
-
-    def matte(self, pixels: Bytes, trimap: Bytes, run: EngineRun) -> Bytes:
-        """As `Matter` says; see `alpha_of`."""
-        return run.compute(alpha_of, pixels, trimap, name="matte")
+        super().__init__(card, alpha_of)
