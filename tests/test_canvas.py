@@ -262,3 +262,11 @@ def test_patches_of_arrays_are_resampled_with_the_photo() -> None:
     patch = Patch(Box(0, 0, 80, 60), np.full_like(picture, 200), Mask.full(Box(0, 0, 80, 60)))
     edit = Edit.of(picture).replace(stacks=(Stack((patch,)),))
     assert (Canvas(size="20x15")(edit).array() == 200).all()
+
+
+def test_a_canvas_beyond_measure_is_refused() -> None:
+    with pytest.raises(ParameterError) as caught:
+        ready(Canvas(size="50000x50000"))
+    assert str(caught.value) == (
+        "canvas: 50000x50000 are 2500 megapixels, more than the 500 that can be made; ask for a smaller one"
+    )

@@ -243,3 +243,13 @@ def test_ten_thousand_rows_are_read(here: Path) -> None:
     items = table("j.csv", "photo,box,output\n" + "".join(f'one.png,"1,2,3,4",o/{n}.png\n' for n in range(10_000)))
     assert len(items) == 10_000
     assert not any(item.problem for item in items)
+
+
+def test_backgrounds_of_a_table_are_colours_as_written_and_files_beside_it(here: Path) -> None:
+    Path("tables").mkdir()
+    Path("tables/oak.jpg").write_bytes(b"x")
+    Path("tables/p.png").write_bytes(b"x")
+    Path("tables/j.csv").write_text('photo,background,output\np.png,"#fff,#ddd",a.png\np.png,oak.jpg,b.png\n')
+    items = gather([], jobs=Path("tables/j.csv"), known=["background"])
+    assert problems(items) == ["", ""]
+    assert [Path(item.options["background"]).as_posix() for item in items] == ["#fff,#ddd", "tables/oak.jpg"]

@@ -154,3 +154,11 @@ def test_the_same_picture_gives_the_same_mask() -> None:
 def test_other_arrays_are_refused(picture: Pixels) -> None:
     with pytest.raises(ParameterError, match="pixels: must be"):
         select_subject(picture)
+
+
+def test_what_looks_like_a_flat_shadow_is_no_subject_and_no_crash() -> None:
+    pixels = np.full((240, 300, 3), 235, np.uint8)
+    cv2.ellipse(pixels, (150, 125), (60, 65), 0, 0, 360, (180, 180, 180), -1)
+    found = select_subject(pixels)
+    assert found.mask.any()
+    assert found.confidence < 0.5 or found.mask[125, 150]

@@ -299,5 +299,5 @@ def write_yaml(value: Any) -> str:
 
 
 def read_value(text: str) -> Any:
-    """Read one value as a recipe would write it: ``"3%"`` stays text, ``"12"`` becomes a number."""
-    return read_yaml(text, name="value")
+    """Read one value as a recipe would write it: ``"3%"`` and ``"#fff"`` stay text, ``"12"`` becomes a number."""
+    return text if text.lstrip().startswith("#") else read_yaml(text, name="value")

@@ -243,6 +243,8 @@ def _cell(key: str, value: Any, folder: Path) -> Any:
         return tuple(value) if isinstance(value, list) else value
     if key == "mask":
         return str(folder / value)
+    if key == "background":
+        return str(folder / value) if os.path.exists(folder / value) else value
     if key == "prompt":
         return value
     from toolkit.schema import read_value

@@ -11,6 +11,7 @@ from toolkit.edit import Canvas as Shown
 from toolkit.edit import Edit
 from toolkit.errors import MaskError, ParameterError, UsageError
 from toolkit.geometry import Box, Size
+from toolkit.photo.photo import MAX_PIXELS
 from toolkit.run import Run
 from toolkit.schema import SizeField, shown
 from toolkit.stages import Log, Stage
@@ -94,6 +95,11 @@ class Canvas(Stage):
         share = max(product.width / canvas.size.width, product.height / canvas.size.height) * canvas.scale
         if self.product_size is not None and share < self.product_size - 0.005:
             log.warnings.append(f"the margins leave room for a product of {share:.0%} of the canvas")
+        if canvas.size.area > MAX_PIXELS:
+            raise ParameterError(
+                f"canvas: {canvas.size} are {canvas.size.megapixels:.0f} megapixels, more than the "
+                f"{MAX_PIXELS / 1e6:g} that can be made; ask for a smaller one"
+            )
         if canvas.scale > 1:
             log.warnings.append(f"the product is enlarged {canvas.scale:.3g} times; it has no more detail than before")
         if canvas.scale != 1:

@@ -59,10 +59,10 @@ class Scene:
     likeness: Floats
 
 
-def reduced(read: Callable[[Box], Pixels], size: tuple[int, int]) -> Pixels:
-    """The picture whose boxes `read` gives as (h, w, 3) uint8, its longer side at most 480; read in strips."""
+def reduced(read: Callable[[Box], Pixels], size: tuple[int, int], side: int = SIDE) -> Pixels:
+    """The picture whose boxes `read` gives as (h, w, 3) uint8, its longer side at most `side`; read in strips."""
     width, height = size
-    factor = min(1.0, SIDE / max(size))
+    factor = min(1.0, side / max(size))
     columns, rows = max(1, round(width * factor)), max(1, round(height * factor))
     strips = max(1, min(rows, round(width * height / STRIP)))
     cuts = np.linspace(0, rows, strips + 1).astype(int).tolist()

@@ -128,7 +128,7 @@ def _ground(sheet: Sheet, strangeness: Float, limit: float) -> Binary:
 def _stronger(sheet: Sheet, ground: Binary, seed: int) -> Binary | None:
     """The subject on `ground`, or on a ground allowed to differ more where that outline follows sharper edges."""
     strict = best = _on_sheet(sheet, ground, seed)
-    if strict is None or _support(sheet, strict) > CRISP:
+    if strict is None or not strict.any() or _support(sheet, strict) > CRISP:
         return strict
     highest = 0.0
     for strangeness, limit in ((sheet.strange, LENIENT), (sheet.broken, STRICT)):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
 from toolkit.cards import Card
@@ -24,13 +26,14 @@ from toolkit.engines.segment._box import select_box
 from toolkit.engines.segment._clicks import State, Step, select_clicks
 from toolkit.engines.segment._scene import Scene, reduced, scene_of
 from toolkit.engines.segment._subject import select_subject
-from toolkit.engines.segment.edge import Pixels
+from toolkit.engines.segment.edge import Pixels, outlined
 from toolkit.errors import EngineError, ParameterError
-from toolkit.geometry import Box
+from toolkit.geometry import Box, Size
 from toolkit.mask import Mask
 
 Points = tuple[tuple[int, int], ...]
 
+LARGEST = 1024  # longer side of what is looked at; the outline follows colours at full size
 REMEMBERED = 4  # pictures whose scene is kept, about 20 MB each
 STATES = 200  # kept of each: about 15 KB a state
 
@@ -186,14 +189,53 @@ class Engine:
         picture: Picture, crop: Box, box: Box, include: Sequence[tuple[int, int]],
         exclude: Sequence[tuple[int, int]], run: EngineRun, name: str,
     ) -> Region:  # fmt: skip
-        found = run.compute(
-            select, picture.srgb(crop), (box.within(crop),), _moved(include, crop), _moved(exclude, crop), 0, name=name
-        )
-        mask = Mask.from_array(found.mask, picture.box, (crop.left, crop.top))
+        copy = _Copy(picture, crop)
+        clicks = copy.points(include), copy.points(exclude)
+        clicks = clicks[0], tuple(point for point in clicks[1] if point not in clicks[0])
+        found = run.compute(select, copy.pixels, (copy.box(box),), *clicks, 0, name=name)
+        mask = copy.enlarged(found.mask).intersect(Mask.from_box(picture.box, box))
+        if mask.is_empty:
+            mask = Mask.from_box(picture.box, box)
+        for x, y in exclude:
+            mask = mask.subtract(Mask.from_box(picture.box, Box(x, y, x + 1, y + 1)))
+        for x, y in include:
+            mask = mask.union(Mask.from_box(picture.box, Box(x, y, x + 1, y + 1)))
         return Region(mask.box, "", found.confidence, mask, found.reason)
 
     @staticmethod
     def _subject(picture: Picture, run: EngineRun) -> Region:
-        found = run.compute(select_subject, picture.srgb(picture.box), 0, name="find the subject")
-        mask = Mask.from_array(found.mask, picture.box)
+        copy = _Copy(picture, picture.box)
+        found = run.compute(select_subject, copy.pixels, 0, name="find the subject")
+        mask = copy.enlarged(found.mask)
         return Region(mask.box, "subject", found.confidence, mask, found.reason)
+
+
+class _Copy:
+    """A part of a picture, reduced where it is large, so that no whole frame is held or sent to a worker."""
+
+    def __init__(self, picture: Picture, crop: Box) -> None:
+        self._picture, self._crop = picture, crop
+        self.pixels = reduced(self._read, crop.size, LARGEST)
+        self._scale = self.pixels.shape[1] / crop.width, self.pixels.shape[0] / crop.height
+
+    def _read(self, box: Box) -> Pixels:
+        return self._picture.srgb(box.shift(self._crop.left, self._crop.top))
+
+    def box(self, box: Box) -> Box:
+        """A box of the picture in the copy's pixels."""
+        inside, (x, y) = box.within(self._crop), self._scale
+        return Box(
+            int(inside.left * x), int(inside.top * y), math.ceil(inside.right * x), math.ceil(inside.bottom * y)
+        )  # fmt: skip
+
+    def points(self, points: Sequence[tuple[int, int]]) -> Points:
+        """Points of the picture in the copy's pixels, without those beside it."""
+        return tuple((int(x * self._scale[0]), int(y * self._scale[1])) for x, y in _moved(points, self._crop))
+
+    def enlarged(self, values: Pixels) -> Mask:
+        """A mask (h, w) uint8 of the copy at the picture's full size."""
+        place, size = (self._crop.left, self._crop.top), Size(*self._crop.size)
+        if self.pixels.shape[:2] == (size.height, size.width) or not values.any():
+            return Mask.from_array(cv2.resize(values, size, interpolation=cv2.INTER_NEAREST), self._picture.box, place)
+        part, full = outlined(self._read, size, self.pixels, values > 0)
+        return Mask.from_array(full, self._picture.box, (place[0] + part.left, place[1] + part.top))
