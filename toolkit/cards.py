@@ -21,9 +21,10 @@ TASKS: tuple[Task, ...] = ("detect", "segment", "matte", "fill", "enhance")
 class Parameter(Model):
     """How one card narrows a parameter that a stage declares."""
 
-    default: float | int | str | bool | None = None
+    default: float | int | str | bool | list[Any] | None = None
     minimum: float | int | None = None
     maximum: float | int | None = None
+    most: int | None = Field(default=None, ge=0, description="of a list, how many")
 
     def checked(self, name: str, value: Any, card: str) -> Any:
         """`value`, or the default for None.
@@ -33,6 +34,8 @@ class Parameter(Model):
         """
         if value is None:
             return self.default
+        if isinstance(value, list):
+            return value
         too_low = self.minimum is not None and value < self.minimum
         too_high = self.maximum is not None and value > self.maximum
         if too_low or too_high:
@@ -82,6 +85,7 @@ class Card(Model):
 
     name: str
     task: Task
+    also: tuple[str, ...] = Field(default=(), strict=False, description="other names by which it is known")
     adapter: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="file under toolkit/engines/<task>/")
     about: str
     revision: str = Field(description="changes whenever the same job would get another answer")
@@ -137,6 +141,10 @@ def find(task: Task, name: str) -> Card:
     known = library.names("models")
     if f"{task}/{name}" in known:
         return read(known[f"{task}/{name}"])
+    if "/" in name:  # as a service or hub writes it
+        for card in every(task):
+            if name in card.also:
+                return card
     for other in TASKS:
         if f"{other}/{name}" in known:
             raise ParameterError(f"{name!r} is a {other} model, not a {task} one")

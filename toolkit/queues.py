@@ -111,6 +111,8 @@ class _WorkerRun:
     """The run as an engine inside a worker process sees it: its process is ended when the job is cancelled."""
 
     seed = 0
+    id = ""
+    fresh = False
 
     def __init__(self, progress: Callable[[float], None]) -> None:
         self._progress = progress
@@ -118,6 +120,12 @@ class _WorkerRun:
     @property
     def journal(self) -> Journal:
         raise EngineError("engines in worker processes have no journal: declare `concurrency: network` on the card")
+
+    def reserve(self, price: float) -> None:
+        raise EngineError("engines in worker processes cost nothing: declare `concurrency: network` on the card")
+
+    def release(self, price: float) -> None:
+        raise AssertionError("nothing was reserved")
 
     def progress(self, name: str, share: float) -> None:
         self._progress(share)
@@ -262,6 +270,20 @@ class _Batch:
     @property
     def seed(self) -> int:
         return self._first.seed
+
+    @property
+    def id(self) -> str:
+        return self._first.id
+
+    @property
+    def fresh(self) -> bool:
+        return self._first.fresh
+
+    def reserve(self, price: float) -> None:
+        self._first.reserve(price)
+
+    def release(self, price: float) -> None:
+        self._first.release(price)
 
     def progress(self, name: str, share: float) -> None:
         job, run, _ = self._owners[name]

@@ -65,9 +65,12 @@ def cores() -> int:
 class _Shared:
     """What all edits of a command have in common."""
 
-    def __init__(self, workers: int, budget: Budget, journal: Journal, given: Mapping[str, tuple[Card, Any]]) -> None:
+    def __init__(
+        self, workers: int, budget: Budget, fresh: bool, journal: Journal, given: Mapping[str, tuple[Card, Any]]
+    ) -> None:
         self.pool = Pool(workers)
-        self.budget = budget
+        self.budget, self.fresh = budget, fresh
+        self.id = ""
         self.journal = journal
         self.given = dict(given)
         self.queues: dict[str, FillQueue] = {}
@@ -82,7 +85,8 @@ class Run:
         seed: the seed edits start from; 0 by default, as with every engine.
         workers: worker processes for CPU engines; one a core by default.
         max_cost: what may be spent, in dollars; None for no limit of its own.
-        journal: where paid requests are written down.
+        fresh: have everything done anew although the journal holds the answer.
+        journal: where paid requests are written down; the user's own by default.
         progress: told how far each stage is.
         engines: engines to use besides those with a card file: name -> (card, engine).
     """
@@ -93,6 +97,7 @@ class Run:
         seed: int = 0,
         workers: int | None = None,
         max_cost: float | None = None,
+        fresh: bool = False,
         journal: Journal | None = None,
         progress: Progress | None = None,
         engines: Mapping[str, tuple[Card, Any]] | None = None,
@@ -102,7 +107,7 @@ class Run:
         self._progress = progress
         self._cancel = threading.Event()
         self._parent: Run | None = None
-        self._shared = _Shared(workers or cores(), Budget(max_cost), journal or Memory(), engines or {})
+        self._shared = _Shared(workers or cores(), Budget(max_cost), fresh, journal or Memory(), engines or {})
 
     def child(self, name: str, seed: int | None = None, progress: Progress | None = None) -> Run:
         """A run for one edit: it shares queues, budget and journal, and has its own seed, progress and cancel."""
@@ -141,6 +146,28 @@ class Run:
     def budget(self) -> Budget:
         """What may be spent and was."""
         return self._shared.budget
+
+    @property
+    def id(self) -> str:
+        """The run's name in the journal; empty until it is in one."""
+        return self._shared.id
+
+    @property
+    def fresh(self) -> bool:
+        """Have everything done anew although the journal holds the answer."""
+        return self._shared.fresh
+
+    def reserve(self, price: float) -> None:
+        """Set dollars aside before they are spent.
+
+        Raises:
+            EngineError: when the limit would be passed.
+        """
+        self.budget.reserve(price)
+
+    def release(self, price: float) -> None:
+        """Give back what was set aside and certainly not spent."""
+        self.budget.release(price)
 
     def warm(self) -> None:
         """Start a worker process now, so that it is ready when the first stage asks for it."""
@@ -193,9 +220,6 @@ class Run:
                 engine: Filler | None = self._shared.given.get(card.name, (card, None))[1]
                 self._shared.queues[card.name] = open_queue(card, self._shared.pool, engine)
             waiting = self._shared.queues[card.name]
-        price = card.price.of(sum(len(job.seeds) for job in jobs))
-        if price:
-            self.budget.reserve(price)
         return waiting.submit(jobs, self)
 
     def segmenter(self, card: Card) -> Segmenter:

@@ -73,12 +73,22 @@ class FillJob:
 
 @dataclass(frozen=True, eq=False)
 class FillResult:
-    """The answer to a job: one image (h, w, 3) uint8 sRGB for each of its seeds, at the job's size."""
+    """The answer to a job.
+
+    Attributes:
+        images: (h, w, 3) uint8 sRGB, one for each of the job's seeds, at the job's size; none where refused.
+        seconds: it took.
+        price: dollars it cost now; 0 where it was paid before.
+        facts: what the engine tells of it besides, JSON-ready (a service: its id, times, addresses).
+        refused: why there is no image though it was paid, as one clause; empty otherwise.
+    """
 
     job: FillJob
     images: tuple[Bytes, ...]
     seconds: float = 0.0
     price: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    refused: str = ""
 
     def checked(self, card: Card) -> FillResult:
         """The result itself.
@@ -86,6 +96,8 @@ class FillResult:
         Raises:
             EngineError: when the engine answered with another number or size of images than asked for.
         """
+        if self.refused:
+            return self
         if len(self.images) != len(self.job.seeds):
             raise EngineError(f"{card.name}: returned {len(self.images)} images, asked for {len(self.job.seeds)}")
         for image in self.images:
@@ -127,6 +139,28 @@ class EngineRun(Protocol):
     @property
     def seed(self) -> int:
         """The seed for choices the engine makes itself."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """The run's name in the journal; empty where it is in none."""
+        ...
+
+    @property
+    def fresh(self) -> bool:
+        """Have everything done anew although the journal holds the answer."""
+        ...
+
+    def reserve(self, price: float) -> None:
+        """Set dollars aside before they are spent.
+
+        Raises:
+            EngineError: when the limit would be passed.
+        """
+        ...
+
+    def release(self, price: float) -> None:
+        """Give back what was set aside and certainly not spent."""
         ...
 
     def progress(self, name: str, share: float) -> None:

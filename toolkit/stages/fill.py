@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
 from pydantic import Field
 
-from toolkit import blend
+from toolkit import blend, settings
 from toolkit.cards import Card
 from toolkit.edit import Edit, Window
 from toolkit.edit import Fill as Filled
 from toolkit.engines import Bytes, FillJob
 from toolkit.errors import EngineError, MaskError, ParameterError, UsageError
+from toolkit.lora import is_remote, parsed
 from toolkit.run import Run, draw_seed
 from toolkit.schema import Names, Seed
 from toolkit.stages import Log, Stage
@@ -57,12 +59,15 @@ class Fill(Stage):
         if self.seed == "random":
             log.notes.append(f"seed {seed} was drawn")
         seeds = log.seeds = tuple(seed + k for k in range(self.num_images))
+        if "seed" in card.parameters:
+            card.parameters["seed"].checked("seed", seeds[-1], card.name)
         prompt = self._prompt(card, log)
         if len(edit.stacks) != 1:
             raise UsageError(f"the edit holds {len(edit.stacks)} variations: call edit.choose(k) before filling again")
         edit = edit.replace(fills=())
         for number, windows in enumerate(edit.passes):
             edit = self._pass(edit, run, log, card, windows, number, seeds, prompt, parameters)
+            seeds = edit.fills[0].seeds if edit.fills else seeds
         if len(seeds) > 1 and all(
             np.array_equal(fill.images[0], image) for fill in edit.fills for image in fill.images
         ):
@@ -77,6 +82,7 @@ class Fill(Stage):
         jobs: dict[int, tuple[FillJob, int, tuple[int, ...]]] = {}
         images: list[dict[int, Bytes]] = [{} for _ in windows]
         spent = [{"seconds": 0.0, "price": 0.0} for _ in windows]
+        refused: dict[int, str] = {}
         for index, window in enumerate(windows):
             if not card.limits.accepts(window.size):
                 raise EngineError(f"{card.name}: does not take windows of {window.size}; crop for this model first")
@@ -95,21 +101,46 @@ class Fill(Stage):
                 jobs[id(job)] = (job, index, group)
         for result in run.fill(card, [job for job, _, _ in jobs.values()]) if jobs else ():
             _, index, group = self._owner(jobs, result.job)
-            images[index] |= dict(zip(group, result.images, strict=True))
+            if result.refused:
+                refused |= dict.fromkeys(group, result.refused)
+            else:
+                images[index] |= dict(zip(group, result.images, strict=True))
             spent[index]["seconds"] += result.seconds
             spent[index]["price"] += result.price
+            if result.facts:
+                log.figures.setdefault("service", []).append(
+                    {"window": index, "seeds": result.job.seeds, **result.facts}
+                )
+        log.price += sum(one["price"] for one in spent)
+        kept = [k for k in range(len(seeds)) if k not in refused]
+        for k, reason in sorted(refused.items()):
+            log.warnings.append(f"seed {seeds[k]}: {reason}; it counts as paid and was not used")
+        if not kept:
+            raise EngineError(
+                f"{card.name}: {next(iter(refused.values()))}; it counts as paid and nothing is left to use"
+            )
         fills = tuple(
             Filled(
                 window,
-                tuple(images[i][k] for k in range(len(seeds))),
-                seeds,
+                tuple(images[i][k] for k in kept),
+                tuple(seeds[k] for k in kept),
                 card.name,
                 keeps_grain=card.keeps_grain,
                 **spent[i],
             )
             for i, window in enumerate(windows)
         )
-        log.price += sum(one["price"] for one in spent)
+        if refused:  # a variation holds all windows, those of earlier passes too
+            fills = (
+                tuple(
+                    dataclasses.replace(
+                        fill, images=tuple(fill.images[k] for k in kept), seeds=tuple(fill.seeds[k] for k in kept)
+                    )
+                    for fill in edit.fills
+                )
+                + fills
+            )
+            return edit.replace(fills=fills)
         return edit.replace(fills=(*edit.fills, *fills))
 
     @staticmethod
@@ -128,15 +159,28 @@ class Fill(Stage):
                 raise ParameterError(f"{name}: {card.name} does not take it")
         if "num_images" in card.parameters:
             card.parameters["num_images"].checked("num_images", self.num_images, card.name)
-        chosen = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in ((name, getattr(self, name)) for name in _TUNABLE)
-        }
+        chosen = {"steps": self.steps, "guidance": self.guidance, "lora": self._loras(card) if self.lora else None}
         return {
-            name: rule.checked(name, chosen.get(name), card.name)
+            name: rule.checked(name, chosen[name], card.name)
             for name, rule in card.parameters.items()
-            if name != "num_images"
+            if name in chosen
         }
+
+    def _loras(self, card: Card) -> list[dict[str, Any]]:
+        rule = card.parameters["lora"]
+        loras = parsed(self.lora, settings.load().loras if any(text.startswith("@") for text in self.lora) else {})
+        if rule.most is not None and len(loras) > rule.most:
+            raise ParameterError(f"lora: {card.name} takes at most {rule.most}, got {len(loras)}")
+        for lora in loras:
+            low, high = rule.minimum, rule.maximum
+            if (low is not None and lora.scale < low) or (high is not None and lora.scale > high):
+                raise ParameterError(f"lora {lora.path}: {card.name} takes scales {low} to {high}, got {lora.scale:g}")
+            if card.concurrency == "network" and not is_remote(lora.path):
+                raise ParameterError(
+                    f"lora {lora.path!r}: {card.name} fetches LoRAs itself; name a repository (owner/name) "
+                    "or an address"
+                )
+        return [{"path": lora.path, "scale": lora.scale} for lora in loras]
 
     def _prompt(self, card: Card, log: Log) -> str:
         if card.prompt == "none":

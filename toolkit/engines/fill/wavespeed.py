@@ -1,0 +1,118 @@
+"""Fill models of the WaveSpeed API; which one, and what it calls its parameters, stands on the card.
+
+The card's `settings`: `model` (the service's name), `fields` (our parameter: the service's), `inputs` (sent as they
+are). The mask is sent hard: soft edges are made here, when the answer is laid on the photo.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from toolkit.cards import Card
+from toolkit.engines import EngineRun, FillJob, FillResult
+from toolkit.errors import EngineError
+from toolkit.geometry import Size
+from toolkit.settings import load
+from toolkit.wavespeed import account
+from toolkit.wavespeed.tasks import Order
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def missing(card: Card) -> str:
+    """What keeps it from running here."""
+    return account.missing()
+
+
+class Engine:
+    """Has windows filled by a model of the service."""
+
+    def __init__(self, card: Card) -> None:
+        self._card = card
+
+    def fill(self, jobs: Sequence[FillJob], run: EngineRun) -> Iterator[FillResult]:
+        """One task a job; safe to call from several threads.
+
+        Raises:
+            EngineError: when the service refused, failed, or its answer cannot be had.
+        """
+        tasks = account.open_tasks(run.journal)
+        for job in jobs:
+            start = time.perf_counter()
+            answer = tasks.get(self._order(job), run)
+            seconds = time.perf_counter() - start
+            if len(answer.pictures) < len(job.seeds):
+                raise EngineError(
+                    f"{self._card.name}: {len(answer.pictures)} pictures came, {len(job.seeds)} were asked for"
+                )
+            flagged = any(picture is None for picture in answer.pictures)
+            yield FillResult(
+                job,
+                () if flagged else answer.pictures[: len(job.seeds)],
+                seconds=seconds,
+                price=answer.paid,
+                facts=answer.facts,
+                refused="the service's content check flagged the picture" if flagged else "",
+            )
+
+    def _order(self, job: FillJob) -> Order:
+        settings = self._card.settings
+        names = dict(settings.get("fields", {}))
+        inputs: dict[str, Any] = {
+            **settings.get("inputs", {}),
+            names.get("prompt", "prompt"): job.prompt,
+            names.get("size", "size"): f"{job.size.width}*{job.size.height}",
+            names.get("seed", "seed"): job.seeds[0],
+            **{names.get(name, name): value for name, value in job.parameters.items()},
+        }
+        if "num_images" in names:
+            inputs[names["num_images"]] = len(job.seeds)
+        # Other holes are no surroundings: what they show now is not what will be there.
+        hole = np.maximum(job.mask, job.blocked)
+        pictures = {
+            names.get("image", "image"): _png(job.pixels[..., ::-1]),
+            names.get("mask", "mask_image"): _png(hole),
+        }
+        model = str(settings["model"])
+        state = f"{load().wavespeed.base_url}\0{model}\0{job.key}".encode()
+        return Order(
+            key=hashlib.sha256(state).hexdigest(),
+            model=model,
+            inputs=inputs,
+            pictures=pictures,
+            price=self._card.price.of(len(job.seeds)),
+            seconds=self._card.per_call + (self._card.pace or 0.0) * job.size.megapixels,
+            name=job.name,
+            read=lambda data: _read(data, job.size),
+        )
+
+
+def _png(pixels: Bytes) -> bytes:
+    """A PNG with nothing in it but the pixels."""
+    return cv2.imencode(".png", np.ascontiguousarray(pixels))[1].tobytes()
+
+
+def _read(data: bytes, size: Size) -> Bytes:
+    """The picture (h, w, 3) uint8 in a file.
+
+    Raises:
+        EngineError: when it is no whole picture of `size`.
+    """
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
+            if picture.size != tuple(size):
+                got = Size(*picture.size)
+                raise EngineError(f"the picture measures {got}, asked for {size}")
+            pixels = np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as problem:
+        raise EngineError(f"no whole picture came ({problem})") from None
+    return pixels

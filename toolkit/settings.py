@@ -1,0 +1,168 @@
+"""The user's settings and keys: `settings.yaml` and `keys.yaml` in the configuration folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+
+from toolkit.errors import EngineError, OutputError, ParameterError
+from toolkit.library import configuration_folder
+from toolkit.schema import Model, build, read_yaml, write_yaml
+
+Tier = Literal["bronze", "silver", "gold", "ultra"]
+
+KEYS: Mapping[str, str] = {"wavespeed": "WAVESPEED_API_KEY", "chat": "INPAINT_CHAT_API_KEY"}
+"""Services that take a key, and the environment variable that goes before the stored one."""
+
+
+def _address(value: str) -> str:
+    """A base URL without a slash at its end.
+
+    Raises:
+        ValueError: when it is none, or would send a key unencrypted through a network.
+    """
+    try:
+        parts = urlsplit(value.strip())
+        host = parts.hostname or ""
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or parts.username:
+        raise ValueError(f"expected an address such as https://api.example.org, got {value!r}")
+    return value.strip().rstrip("/")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is this machine's own."""
+    host = urlsplit(address).hostname or ""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+class WaveSpeed(Model):
+    """The WaveSpeed REST API."""
+
+    base_url: str = Field(default="https://api.wavespeed.ai", description="where it is; https unless on this machine")
+    proxy: str = Field(default="", description="proxy for all its traffic, e.g. http://proxy.example.org:3128")
+    tier: Tier = Field(default="bronze", description="account level, which says how many calls may run and start")
+    settle: float = Field(
+        default=20.0, ge=0, le=600, description="seconds until a submission that is not listed was certainly not taken"
+    )
+    patience: float = Field(default=900.0, gt=0, le=86400, description="seconds a prediction is waited for")
+
+    @field_validator("base_url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        address = _address(value)
+        if not address.startswith("https://") and not is_loopback(address):
+            raise ValueError(f"{value!r} is not encrypted and would give your key away; use https")
+        return address
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy(cls, value: str) -> str:
+        if value and "://" not in value:
+            raise ValueError(f"expected an address such as http://proxy.example.org:3128, got {value!r}")
+        return value
+
+
+class Chat(Model):
+    """An OpenAI-compatible chat endpoint that writes prompts: Ollama, llama.cpp, vLLM or a hosted one."""
+
+    base_url: str = Field(default="http://127.0.0.1:11434/v1", description="up to and with /v1")
+    model: str = Field(default="", description="as the endpoint calls it")
+    pictures: bool = Field(default=False, description="the model can look at a picture")
+    price: float = Field(default=0.0, ge=0, description="dollars a call, for the bill and the brake")
+    timeout: float = Field(default=120.0, gt=0, le=3600, description="seconds")
+
+    @field_validator("base_url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        return _address(value)
+
+
+class Settings(Model):
+    """What `settings.yaml` holds; everything has a default."""
+
+    wavespeed: WaveSpeed = WaveSpeed()
+    chat: Chat = Chat()
+    loras: dict[str, list[str]] = Field(default={}, description="lists of LoRAs by name, used as --lora @name")
+
+
+def load() -> Settings:
+    """The user's settings; the defaults where there is no file.
+
+    Raises:
+        ParameterError: naming the file and field of what is wrong.
+    """
+    path = configuration_folder() / "settings.yaml"
+    if not path.is_file():
+        return Settings()
+    values = read_yaml(path)
+    if values is None:
+        return Settings()
+    if not isinstance(values, dict):
+        raise ParameterError(f"{path}: expected settings by name")
+    return build(Settings, values, str(path))
+
+
+def key_for(service: str) -> SecretStr | None:
+    """The key of a service: its environment variable, else the stored one; None where there is neither.
+
+    Raises:
+        EngineError: when the stored keys can be read by others, or the key cannot be one.
+    """
+    variable = KEYS[service]
+    if given := os.environ.get(variable):
+        return SecretStr(_proper(given, variable))
+    path = _key_file()
+    if not path.is_file():
+        return None
+    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise EngineError(f"{path}: can be read by others; run `chmod 600 {path}`")
+    stored = read_yaml(path)
+    key = stored.get(service) if isinstance(stored, dict) else None
+    return SecretStr(_proper(key, str(path))) if isinstance(key, str) and key else None
+
+
+def store_key(service: str, key: str) -> Path:
+    """Keep a key in a file that only its owner can read; an empty one is forgotten. Returns the file.
+
+    Raises:
+        EngineError: when it cannot be a key.
+        OutputError: when it cannot be written.
+    """
+    path = _key_file()
+    stored = read_yaml(path) if path.is_file() else {}
+    keys = {name: value for name, value in stored.items() if name != service} if isinstance(stored, dict) else {}
+    if key:
+        keys[service] = _proper(key, "the key")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(write_yaml(keys))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as problem:
+        raise OutputError(f"{path}: cannot be written: {problem.strerror or problem}") from None
+    return path
+
+
+def _key_file() -> Path:
+    return configuration_folder() / "keys.yaml"
+
+
+def _proper(key: str, place: str) -> str:
+    """The key without white space around it; what could not stand in a header is refused, and never shown."""
+    key = key.strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise EngineError(f"{place}: holds no usable key: one is plain letters, digits and signs without spaces")
+    return key

@@ -1,0 +1,49 @@
+"""The user's account at the service, opened from settings and key."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+from toolkit.errors import EngineError
+from toolkit.journal import Journal
+from toolkit.limits import Limits
+from toolkit.settings import key_for, load
+from toolkit.wavespeed.client import Client
+from toolkit.wavespeed.tasks import PACE, Tasks
+
+_lock = threading.Lock()
+_opened: dict[tuple[str, int], Tasks] = {}
+
+
+def missing() -> str:
+    """What keeps the service from being used here, in one sentence; empty when nothing does."""
+    try:
+        load()
+        key = key_for("wavespeed")
+    except EngineError as problem:
+        return str(problem)
+    return "" if key else "it has no key: run `inpaint keys set wavespeed`, or set WAVESPEED_API_KEY"
+
+
+def open_tasks(journal: Journal) -> Tasks:
+    """The account's tasks; one object a journal and account, shared by all engines of the process.
+
+    Raises:
+        EngineError: without a key.
+        ParameterError: when the settings are wrong.
+    """
+    settings, key = load().wavespeed, key_for("wavespeed")
+    if key is None:
+        raise EngineError(f"WaveSpeed: {missing()}")
+    # Uploads and limits belong to an account at an address; the key itself is written nowhere.
+    account = hashlib.sha256(f"{settings.base_url}\0{key.get_secret_value()}".encode()).hexdigest()[:16]
+    with _lock:
+        if (account, id(journal)) not in _opened:
+            per_minute, concurrent = PACE[settings.tier]
+            client = Client(settings.base_url, key, proxy=settings.proxy, connections=min(concurrent, 256))
+            limits = Limits(journal.folder, account, per_minute, concurrent)
+            _opened[account, id(journal)] = Tasks(
+                client, journal, limits, account, settle=settings.settle, patience=settings.patience
+            )
+        return _opened[account, id(journal)]
