@@ -13,7 +13,7 @@ from toolkit import engines
 from toolkit.cards import Card, Task
 from toolkit.engines import Filler, FillJob, FillResult, Matter, Segmenter
 from toolkit.errors import Cancelled, EngineError
-from toolkit.journal import Journal, Memory
+from toolkit.journal import Journal
 from toolkit.queues import FillQueue, finished, open_queue
 from toolkit.workers import Pool
 
@@ -102,7 +102,7 @@ class Run:
         self._progress = progress
         self._cancel = threading.Event()
         self._parent: Run | None = None
-        self._shared = _Shared(workers or cores(), Budget(max_cost), journal or Memory(), engines or {})
+        self._shared = _Shared(workers or cores(), Budget(max_cost), journal or Journal(), engines or {})
 
     def child(self, name: str, seed: int | None = None, progress: Progress | None = None) -> Run:
         """A run for one edit: it shares queues, budget and journal, and has its own seed, progress and cancel."""
