@@ -1,152 +1,471 @@
 """What was asked, sent and paid, and the results by content.
 
-Engines that cost money write here before they send. `Memory` keeps it for the life of the process.
+A paid job is written down before it is sent. Its row says how far it came, whoever was killed meanwhile:
+
+    intended ── sending ──┬── sent ──┬── done
+       nothing was sent   │          ├── failed     certainly refused, or failed; the next attempt is a new row
+                          └──────────┴── unknown    perhaps paid; becomes sent, done or failed once it is found out
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import secrets
 import threading
 import time
-import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
 
-State = Literal["intended", "sent", "done", "failed", "unknown"]
+from toolkit.database import Database
+from toolkit.entries import Entry, ItemEntry, ItemState, Kind, RunEntry, State
+from toolkit.errors import Cancelled, EngineError, ParameterError, UnknownNameError
+from toolkit.liveness import Owner, after_fork
+from toolkit.results import Results, whole
+
+__all__ = ["Claim", "Entry", "ItemEntry", "Journal", "Kind", "RunEntry", "State"]
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE run (
+    number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, about TEXT NOT NULL, state TEXT NOT NULL, owner TEXT NOT NULL,
+    at REAL NOT NULL, ended REAL
+);
+CREATE TABLE item (
+    run TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL, detail TEXT NOT NULL,
+    at REAL NOT NULL, PRIMARY KEY (run, number)
+);
+CREATE TABLE job (
+    number INTEGER PRIMARY KEY, key TEXT NOT NULL, attempt INTEGER NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL,
+    run TEXT NOT NULL, owner TEXT NOT NULL, remote TEXT NOT NULL DEFAULT '', price REAL NOT NULL DEFAULT 0, paid REAL,
+    request TEXT NOT NULL DEFAULT '{}', facts TEXT NOT NULL DEFAULT '{}', answer TEXT NOT NULL DEFAULT '{}',
+    files TEXT NOT NULL DEFAULT '[]', error TEXT NOT NULL DEFAULT '', times TEXT NOT NULL,
+    model TEXT NOT NULL DEFAULT '', size TEXT NOT NULL DEFAULT '', seconds REAL, UNIQUE (key, attempt)
+);
+CREATE INDEX job_of_run ON job (run);
+CREATE INDEX job_by_remote ON job (remote) WHERE remote != '';
+CREATE INDEX job_that_took ON job (model, size, number) WHERE seconds IS NOT NULL
+"""
+
+_TICK = 0.2
+"""Seconds between looks at whether another owner is finished, and whether the caller cancelled."""
+
+_PLAIN = ("key", "attempt", "kind", "state", "run", "owner", "remote", "price", "paid", "error")
+
+_NEXT: Mapping[State, tuple[State, ...]] = {
+    "intended": ("sending", "failed"),
+    "sending": ("sent", "done", "failed", "unknown"),
+    "sent": ("done", "failed", "unknown"),
+    "unknown": ("sent", "done", "failed", "unknown"),
+    "failed": ("sending",),
+    "done": (),
+}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One job as the journal knows it.
+class Journal:
+    """Runs and paid jobs, shared by all threads and processes that use the folder; opened at first use.
+
+    Args:
+        folder: where `journal.sqlite3`, `results/` and `owners/` lie; None to keep all for the life of the process.
 
     Attributes:
-        key: hash of everything that shapes the answer.
-        state: intended (claimed, nothing sent), sent (accepted, `remote` names it), done (`result` is here),
-            failed (certainly refused), unknown (perhaps paid, never to be resent unasked).
-        remote: the service's own name for it.
-        result: the answer, kept by content.
-        error: one sentence, for failed and unknown.
-        owner: who claimed it.
-        at: seconds since the epoch of the last change.
+        folder: as given.
+        trouble: one sentence on why runs are not written down; empty when they are.
     """
 
-    key: str
-    state: State
-    remote: str = ""
-    result: Any = None
-    error: str = ""
-    owner: str = ""
-    at: float = 0.0
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder, self.trouble = folder, ""
+        self._results = Results(folder / "results" if folder else None)
+        self._database = Database(folder / "journal.sqlite3" if folder else None, _VERSION, _SCHEMA)
+        self._owner = Owner(folder)
+        self._fresh()
+        after_fork(self._fresh)
 
+    def _fresh(self) -> None:
+        self._turn = threading.Condition()
+        self._held: set[str] = set()
 
-@dataclass(frozen=True)
-class RunEntry:
-    """One run: recipe, inputs, sources with hashes, outputs and drawn seeds, JSON-ready."""
+    def close(self) -> None:
+        """Close the database; in memory, forget everything. No claim may be held."""
+        self._database.close()
+        self._owner.close()
 
-    id: str
-    about: Mapping[str, Any]
-    state: Literal["running", "ended", "failed", "cancelled"] = "running"
-    at: float = field(default_factory=time.time)
-
-
-class Journal(Protocol):
-    """The interface; every call is atomic across the threads and processes that share the journal."""
+    # Runs
 
     def begin(self, about: Mapping[str, Any]) -> str:
-        """Note that a run begins; returns its id."""
-        ...
+        """Note that a run begins; its id, 12 hexadecimal digits. Best effort: see `trouble`."""
+        run = secrets.token_hex(6)
+        text = _json(about)
+        with self._best_effort(), self._database.write() as database:
+            database.execute(
+                "INSERT INTO run (id, about, state, owner, at) VALUES (?, ?, 'running', ?, ?)",
+                (run, text, self._me(), time.time()),
+            )
+        return run
+
+    def note(self, run: str, number: int, name: str, state: ItemState, detail: Mapping[str, Any]) -> None:
+        """Note what became of photo `number`, in place of what was noted before. Best effort: see `trouble`."""
+        values = (run, number, name, state, _json(detail), time.time())
+        with self._best_effort(), self._database.write() as database:
+            database.execute("INSERT OR REPLACE INTO item VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def end(self, run: str, state: Literal["ended", "failed", "cancelled"] = "ended") -> None:
-        """Note how a run ended."""
-        ...
+        """Note how a run ended. Best effort: see `trouble`."""
+        with self._best_effort(), self._database.write() as database:
+            database.execute("UPDATE run SET state = ?, ended = ? WHERE id = ?", (state, time.time(), run))
 
-    def runs(self) -> tuple[RunEntry, ...]:
-        """All runs, oldest first."""
-        ...
+    def reopen(self, run: str) -> None:
+        """Have this process go on with a run, given by its full id.
 
-    def lookup(self, key: str) -> Entry | None:
-        """What is known of a job."""
-        ...
-
-    def intend(self, key: str, owner: str) -> bool:
-        """Claim a job before anything is sent; False when another holds, sent or finished it.
-
-        A job that failed may be claimed again; one of unknown fate may not.
+        Raises:
+            EngineError: when the journal cannot be written, or a living process is at it.
         """
-        ...
+        entry = self.run(run)
+        if entry.state == "running":
+            raise EngineError(f"run {run}: is still running; wait for it or stop it first")
+        with self._database.write() as database:
+            database.execute(
+                "UPDATE run SET state = 'running', ended = NULL, owner = ? WHERE id = ?", (self._me(), run)
+            )
 
-    def sent(self, key: str, remote: str) -> None:
-        """The service accepted it under the name `remote`."""
-        ...
+    def runs(self, limit: int | None = None) -> tuple[RunEntry, ...]:
+        """The last `limit` runs, newest last, without items and jobs.
 
-    def failed(self, key: str, error: str) -> None:
-        """It was certainly refused: nothing was paid."""
-        ...
+        Raises:
+            EngineError: when the journal cannot be opened.
+        """
+        rows = self._database.read("SELECT * FROM run ORDER BY number DESC LIMIT ?", (-1 if limit is None else limit,))
+        return tuple(self._run(row) for row in reversed(rows))
 
-    def unknown(self, key: str, error: str) -> None:
-        """Its fate cannot be learnt: perhaps paid."""
-        ...
+    def run(self, id: str) -> RunEntry:
+        """A run with its items and jobs, by its id or the beginning of it. Its jobs' files are not looked at.
 
-    def done(self, key: str, result: Any) -> None:
-        """Keep the answer."""
-        ...
+        Raises:
+            UnknownNameError: when no run's id begins so.
+            ParameterError: when several do.
+            EngineError: when the journal cannot be opened.
+        """
+        rows = self._database.read("SELECT * FROM run WHERE substr(id, 1, ?) = ? ORDER BY number", (len(id), id))
+        if not rows:
+            raise UnknownNameError("", "run", id, [entry.id for entry in self.runs(limit=20)])
+        if len(rows) > 1:
+            raise ParameterError(
+                f"run {id!r}: {len(rows)} runs begin so; give more of its id ({rows[-1]['id']} is last)"
+            )
+        run = rows[0]["id"]
+        items = self._database.read("SELECT * FROM item WHERE run = ? ORDER BY number", (run,))
+        jobs = self._database.read("SELECT * FROM job WHERE run = ? ORDER BY number", (run,))
+        return replace(
+            self._run(rows[0]),
+            items=tuple(
+                ItemEntry(row["number"], row["name"], row["state"], json.loads(row["detail"]), row["at"])
+                for row in items
+            ),
+            jobs=tuple(self._entry(row) for row in jobs),
+        )
 
+    def paid(self, run: str) -> tuple[float, float]:
+        """Dollars that a run has certainly paid, and that it has perhaps paid besides.
 
-class Memory:
-    """A journal that lasts as long as the process; safe across threads."""
+        Raises:
+            EngineError: when the journal cannot be opened.
+        """
+        (row,) = self._database.read(
+            "SELECT total(paid), total(CASE WHEN paid IS NULL AND state != 'intended' THEN price END) "
+            "FROM job WHERE run = ?",
+            (run,),
+        )
+        return row[0], row[1]
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._runs: dict[str, RunEntry] = {}
-        self._jobs: dict[str, Entry] = {}
-
-    def begin(self, about: Mapping[str, Any]) -> str:
-        """Note that a run begins; returns its id."""
-        with self._lock:
-            entry = RunEntry(uuid.uuid4().hex[:12], dict(about))
-            self._runs[entry.id] = entry
-            return entry.id
-
-    def end(self, run: str, state: Literal["ended", "failed", "cancelled"] = "ended") -> None:
-        """Note how a run ended."""
-        with self._lock:
-            self._runs[run] = replace(self._runs[run], state=state)
-
-    def runs(self) -> tuple[RunEntry, ...]:
-        """All runs, oldest first."""
-        with self._lock:
-            return tuple(self._runs.values())
+    # Jobs
 
     def lookup(self, key: str) -> Entry | None:
-        """What is known of a job."""
-        with self._lock:
-            return self._jobs.get(key)
+        """The newest attempt at a job; None for one never tried, and for an upload that expired.
 
-    def intend(self, key: str, owner: str) -> bool:
-        """Claim a job before anything is sent; False when another holds, sent or finished it."""
-        with self._lock:
-            held = self._jobs.get(key)
-            if held is not None and held.state != "failed":
-                return False
-            self._jobs[key] = Entry(key, "intended", owner=owner, at=time.time())
-            return True
+        One that is done, but whose files are gone or damaged, reads as sent: they may be downloaded again.
 
-    def sent(self, key: str, remote: str) -> None:
-        """The service accepted it under the name `remote`."""
-        self._change(key, state="sent", remote=remote)
+        Raises:
+            EngineError: when the journal cannot be opened.
+        """
+        entry = self._newest(key)
+        return None if entry is None or entry.expired else entry
 
-    def failed(self, key: str, error: str) -> None:
-        """It was certainly refused: nothing was paid."""
-        self._change(key, state="failed", error=error)
+    def forget_upload(self, key: str) -> None:
+        """Have a file uploaded again when it is next needed: the service could not read it.
 
-    def unknown(self, key: str, error: str) -> None:
+        Raises:
+            EngineError: when the journal cannot be written.
+        """
+        with self._database.write() as database:
+            database.execute("UPDATE job SET state = 'failed' WHERE key = ? AND kind = 'upload' AND state = 'done'", (key,))
+
+    def knows(self, remote: str) -> bool:
+        """Whether a job of the service with this id is written down here.
+
+        Raises:
+            EngineError: when the journal cannot be opened.
+        """
+        return bool(self._database.read("SELECT 1 FROM job WHERE remote = ? AND remote != '' LIMIT 1", (remote,)))
+
+    def typical(self, model: str, size: str) -> float | None:
+        """Seconds most jobs of this kind take at least: the lower quartile of the last 50; None without any.
+
+        Jobs count by what their request says as `model` and `size`, and their answer as `seconds`.
+
+        Raises:
+            EngineError: when the journal cannot be opened.
+        """
+        rows = self._database.read(
+            "SELECT seconds FROM job WHERE model = ? AND size = ? AND seconds IS NOT NULL "
+            "ORDER BY number DESC LIMIT 50",
+            (model, size),
+        )
+        taken = sorted(row[0] for row in rows)
+        return taken[len(taken) // 4] if taken else None
+
+    @contextlib.contextmanager
+    def claim(
+        self,
+        key: str,
+        kind: Kind,
+        run: str = "",
+        fresh: bool = False,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Claim]:
+        """Hold a job: whoever else asks for it, in any thread or process, waits until the block is left or we die.
+
+        `claim.entry.state` says where it stands:
+            intended: nothing has been sent; the attempt is ours to send.
+            sending, sent, unknown: an earlier owner left it so; what became of it is ours to find out.
+            done: answer and files are there, and nothing is held.
+        However the block is left, the state stays as it was last written.
+
+        Args:
+            key: hash of everything that shapes the answer.
+            run: on whose bill a new attempt goes.
+            fresh: make a new attempt though one is done, failed or unknown, unless it is the same run's. One that an
+                earlier owner left in sending or sent comes first.
+            cancelled: asked while waiting.
+
+        Raises:
+            Cancelled: when `cancelled` said so.
+            EngineError: when the journal cannot be written.
+        """
+        self._wait_for_turn(key, cancelled)
+        claim = None
+        try:
+            while (entry := self._take(key, kind, run, fresh)) is None:
+                if cancelled():
+                    raise Cancelled
+                time.sleep(_TICK)
+            claim = Claim(self, entry, run)
+            if not claim.holds:
+                self._end_turn(key)
+            yield claim
+        finally:
+            if claim is None:
+                self._end_turn(key)
+            elif claim.holds:
+                self._release(claim)
+
+    def _release(self, claim: Claim) -> None:
+        entry = claim.entry
+        if entry.owner != self._me():  # a forked child leaves the block: it is its parent's
+            return
+        # If it cannot be written, threads of this process go on all the same, and others when it ends.
+        with contextlib.suppress(EngineError), self._database.write() as database:
+            database.execute(
+                "UPDATE job SET owner = '' WHERE key = ? AND attempt = ? AND owner = ?",
+                (entry.key, entry.attempt, entry.owner),
+            )
+        self._end_turn(entry.key)
+
+    def _wait_for_turn(self, key: str, cancelled: Callable[[], bool]) -> None:
+        """One thread of this process at a time deals with a key, so that the file tells processes apart only."""
+        with self._turn:
+            while key in self._held:
+                self._turn.wait(_TICK)
+                if cancelled():
+                    raise Cancelled
+            self._held.add(key)
+
+    def _end_turn(self, key: str) -> None:
+        with self._turn:
+            self._held.discard(key)
+            self._turn.notify_all()
+
+    def _take(self, key: str, kind: Kind, run: str, fresh: bool) -> Entry | None:
+        """The newest attempt, made ours if it is not done; None while a living process holds it."""
+        while True:
+            entry = self._newest(key)
+            again = fresh and not self._asked(key, run)
+            if entry is not None and entry.state == "done" and not entry.expired and not again:
+                return entry
+            me = self._me()
+            if entry is not None and entry.state != "done" and entry.owner not in ("", me) and self._lives(entry.owner):
+                return None
+            if (
+                entry is None
+                or entry.state == "failed"
+                or entry.expired
+                or (again and entry.state in ("done", "unknown"))
+            ):
+                entry = self._attempt(key, kind, run, entry)
+            else:
+                entry = self._adopt(entry, run)
+            if entry is not None:  # else another process was first: look again
+                return entry
+
+    def _asked(self, key: str, run: str) -> bool:
+        """Whether the run has made an attempt that did not fail."""
+        statement = "SELECT 1 FROM job WHERE key = ? AND run = ? AND state != 'failed' LIMIT 1"
+        return bool(run and self._database.read(statement, (key, run)))
+
+    def _attempt(self, key: str, kind: Kind, run: str, after: Entry | None) -> Entry | None:
+        """A new attempt; None when another process made one since we looked."""
+        attempt = after.attempt + 1 if after else 1
+        entry = Entry(key, attempt, kind, "intended", run, self._me(), times={"intended": time.time()})
+        values = (key, attempt, kind, run, entry.owner, _json(entry.times))
+        with self._database.write() as database:
+            made = database.execute(
+                "INSERT OR IGNORE INTO job (key, attempt, kind, state, run, owner, times) "
+                "VALUES (?, ?, ?, 'intended', ?, ?, ?)",
+                values,
+            )
+            if not made.rowcount:
+                return None
+            database.execute("UPDATE job SET owner = '' WHERE key = ? AND attempt < ?", (key, attempt))
+            return entry
+
+    def _adopt(self, entry: Entry, run: str) -> Entry | None:
+        """The attempt of an owner who left it; None when another process changed it since we looked."""
+        adopted = replace(entry, owner=self._me(), run=run if entry.state == "intended" else entry.run)
+        recorded = "done" if "done" in entry.times and entry.state == "sent" else entry.state
+        with self._database.write() as database:
+            taken = database.execute(
+                "UPDATE job SET owner = ?, run = ?, state = ? "
+                "WHERE key = ? AND attempt = ? AND owner = ? AND state IN (?, ?)",
+                (adopted.owner, adopted.run, entry.state, entry.key, entry.attempt, entry.owner, entry.state, recorded),
+            )
+            return adopted if taken.rowcount else None
+
+    def _newest(self, key: str) -> Entry | None:
+        rows = self._database.read("SELECT * FROM job WHERE key = ? ORDER BY attempt DESC LIMIT 1", (key,))
+        if not rows:
+            return None
+        entry = self._entry(rows[0])
+        damaged = entry.state == "done" and not all(whole(path) for path in entry.files)
+        return replace(entry, state="sent") if damaged else entry
+
+    def _entry(self, row: Any) -> Entry:
+        values = {name: row[name] for name in _PLAIN}
+        values |= {name: json.loads(row[name]) for name in ("request", "facts", "answer", "times")}
+        return Entry(**values, files=tuple(self._results.path(name) for name in json.loads(row["files"])))
+
+    def _run(self, row: Any) -> RunEntry:
+        state = row["state"]
+        if state == "running" and not self._lives(row["owner"]):
+            state = "interrupted"
+        return RunEntry(row["id"], json.loads(row["about"]), state, row["at"], row["ended"])
+
+    def _me(self) -> str:
+        try:
+            return self._owner.id
+        except OSError as problem:
+            raise EngineError(
+                f"{problem.filename}: cannot be made ({problem.strerror}); the journal's folder must be writable"
+            ) from problem
+
+    def _lives(self, owner: str) -> bool:
+        try:
+            return self._owner.alive(owner)
+        except OSError as problem:
+            raise EngineError(f"{problem.filename}: cannot be looked at ({problem.strerror})") from problem
+
+    @contextlib.contextmanager
+    def _best_effort(self) -> Iterator[None]:
+        try:
+            yield
+        except EngineError as problem:
+            self.trouble = str(problem)
+
+
+class Claim:
+    """A job that is held, and what may be written of it; each call is on the disk when it returns.
+
+    Attributes:
+        entry: the attempt as it stands.
+        holds: False when it was done already: there is nothing to do.
+    """
+
+    def __init__(self, journal: Journal, entry: Entry, run: str) -> None:
+        self.entry = entry
+        self._run = run
+        self.holds = entry.state != "done"
+        self._journal = journal
+
+    def sending(self, request: Mapping[str, Any], price: float) -> None:
+        """It is about to be sent; nothing may be sent unless this returns. After `failed` a new attempt begins.
+
+        Args:
+            request: what is sent, JSON-ready, without key or headers.
+            price: dollars it costs if it is accepted.
+
+        Raises:
+            EngineError: when it cannot be written down.
+        """
+        if self.entry.state == "failed":
+            attempt = self._journal._attempt(self.entry.key, self.entry.kind, self._run, self.entry)
+            assert attempt is not None, "another made an attempt at a job that is held"
+            self.entry = attempt
+        columns = {"model": str(request.get("model", "")), "size": str(request.get("size", ""))}
+        self._write(columns, state="sending", request=request, price=price)
+
+    def sent(self, remote: str, **facts: Any) -> None:
+        """The service accepted it and calls it `remote`; `facts` are what else it said."""
+        self._write({}, state="sent", remote=remote, facts=facts)
+
+    def done(self, answer: Mapping[str, Any], files: Sequence[tuple[bytes, str]] = ()) -> None:
+        """Keep the answer; `files` are bytes with their suffix, and lie on the disk before the job is done.
+
+        Raises:
+            EngineError: when it cannot be written; the state stays as it was.
+        """
+        names = [self._journal._results.put(data, suffix) for data, suffix in files]
+        paths = tuple(self._journal._results.path(name) for name in names)
+        columns = {"seconds": answer.get("seconds")}
+        self._write(columns, state="done", answer=answer, files=paths, paid=self.entry.price, error="")
+
+    def failed(self, error: str, paid: float = 0.0) -> None:
+        """It was certainly refused, or failed and cost `paid` dollars."""
+        self._write({}, state="failed", error=error, paid=max(paid, self.entry.paid or 0.0))
+
+    def unknown(self, error: str) -> None:
         """Its fate cannot be learnt: perhaps paid."""
-        self._change(key, state="unknown", error=error)
+        self._write({}, state="unknown", error=error)
 
-    def done(self, key: str, result: Any) -> None:
-        """Keep the answer."""
-        self._change(key, state="done", result=result)
+    def _write(self, columns: Mapping[str, Any], *, state: State, **changes: Any) -> None:
+        entry = self.entry
+        assert self.holds, f"a job that was {entry.state} when it was claimed cannot become {state}"
+        assert state in _NEXT[entry.state], f"a job that is {entry.state} cannot become {state}"
+        changed = replace(entry, state=state, times={**entry.times, state: time.time()}, **changes)
+        values = {name: getattr(changed, name) for name in ("state", "remote", "price", "paid", "error")}
+        values |= {name: _json(getattr(changed, name)) for name in ("request", "facts", "answer", "times")}
+        values |= {"files": _json([f"{path.parent.name}/{path.name}" for path in changed.files]), **columns}
+        with self._journal._database.write(durable=True) as database:
+            written = database.execute(
+                f"UPDATE job SET {', '.join(f'{name} = ?' for name in values)} "
+                "WHERE key = ? AND attempt = ? AND owner = ?",
+                (*values.values(), entry.key, entry.attempt, self._journal._me()),
+            ).rowcount
+        if not written:
+            raise EngineError("the journal no longer has the job that is held; was it removed, or its `owners` folder?")
+        self.entry = changed
 
-    def _change(self, key: str, **changes: Any) -> None:
-        with self._lock:
-            self._jobs[key] = replace(self._jobs[key], at=time.time(), **changes)
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    assert '"authorization": ' not in text.lower(), "keys of an account are never written down"
+    return text

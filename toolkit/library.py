@@ -22,6 +22,17 @@ def configuration_folder() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / APPLICATION
 
 
+def state_folder() -> Path:
+    """Where the journal and the results that were paid lie; `INPAINT_STATE` names another place. Not created."""
+    if given := os.environ.get("INPAINT_STATE"):
+        return Path(given)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / APPLICATION
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / APPLICATION / "state"
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / APPLICATION
+
+
 def folders(kind: str) -> list[Path]:
     """The folders in which files of `kind` ("models", "recipes") are looked for, in this order."""
     package = Path(__file__).resolve().parent

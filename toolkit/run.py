@@ -7,13 +7,13 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
-from toolkit import engines
+from toolkit import engines, library
 from toolkit.cards import Card, Task
 from toolkit.engines import Filler, FillJob, FillResult, Matter, Segmenter
 from toolkit.errors import Cancelled, EngineError
-from toolkit.journal import Journal, Memory
+from toolkit.journal import Journal
 from toolkit.queues import FillQueue, finished, open_queue
 from toolkit.workers import Pool
 
@@ -70,8 +70,8 @@ class _Shared:
     ) -> None:
         self.pool = Pool(workers)
         self.budget, self.fresh = budget, fresh
-        self.id = ""
         self.journal = journal
+        self.id = ""  # in the journal, once something asks for it
         self.given = dict(given)
         self.queues: dict[str, FillQueue] = {}
         self.opened: dict[str, Any] = {}
@@ -107,7 +107,8 @@ class Run:
         self._progress = progress
         self._cancel = threading.Event()
         self._parent: Run | None = None
-        self._shared = _Shared(workers or cores(), Budget(max_cost), fresh, journal or Memory(), engines or {})
+        journal = journal or Journal(library.state_folder())
+        self._shared = _Shared(workers or cores(), Budget(max_cost), fresh, journal, engines or {})
 
     def child(self, name: str, seed: int | None = None, progress: Progress | None = None) -> Run:
         """A run for one edit: it shares queues, budget and journal, and has its own seed, progress and cancel."""
@@ -129,13 +130,14 @@ class Run:
         self.close()
 
     def close(self) -> None:
-        """Stop queues and worker processes."""
+        """Stop queues and worker processes, and note the end of a run that is in the journal."""
         self._cancel.set()
         self._shared.pool.close()
         with self._shared.lock:
             queues, self._shared.queues = list(self._shared.queues.values()), {}
         for one in queues:
             one.close()
+        self.end()
 
     @property
     def journal(self) -> Journal:
@@ -149,8 +151,24 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The run's name in the journal; empty until it is in one."""
-        return self._shared.id
+        """The run's name in the journal, where it is noted now if it is not yet."""
+        return self.begin({})
+
+    def begin(self, about: Mapping[str, Any], resumed: str = "") -> str:
+        """Note the run in the journal, once: what it is about, or that it goes on with `resumed`; returns its name."""
+        with self._shared.lock:
+            if not self._shared.id:
+                if resumed:
+                    self.journal.reopen(resumed)
+                self._shared.id = resumed or self.journal.begin(about)
+            return self._shared.id
+
+    def end(self, state: Literal["ended", "failed", "cancelled"] = "ended") -> None:
+        """Note how it ended, if it is in the journal."""
+        with self._shared.lock:
+            name, self._shared.id = self._shared.id, ""
+        if name:
+            self.journal.end(name, state)
 
     @property
     def fresh(self) -> bool:

@@ -78,7 +78,7 @@ def work_through(
     outcomes: list[Outcome] = []
     with Run(seed=seed, progress=line) as run:
         run.warm()
-        entry = run.journal.begin({**about, "photos": [item.name for item in items], "seed": seed})
+        run.begin({**about, "photos": [item.name for item in items], "seed": seed})
         try:
             for outcome in run_all(items, work, run):
                 outcomes.append(outcome)
@@ -87,11 +87,11 @@ def work_through(
                 _say(outcome, len(items), quiet=as_json or to_stdout)
         except (KeyboardInterrupt, Cancelled):
             run.cancel()
-            run.journal.end(entry, "cancelled")
+            run.end("cancelled")
             line.clear()
             _leave(items)
         failed = [outcome for outcome in outcomes if outcome.error is not None]
-        run.journal.end(entry, "failed" if failed else "ended")
+        run.end("failed" if failed else "ended")
     line.clear()
     if len(items) > 1:
         message = f"{len(items) - len(failed)} of {len(items)} photos done"

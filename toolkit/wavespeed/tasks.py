@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
+from toolkit.entries import Entry
 from toolkit.errors import Cancelled, EngineError
-from toolkit.journal import Claim, Entry, Journal
+from toolkit.journal import Claim, Journal
 from toolkit.limits import Limits
 from toolkit.settings import Tier
 from toolkit.wavespeed.client import Client, data_address
@@ -166,12 +167,13 @@ class Tasks:
             return self._kept(order, entry)
         if entry.state == "intended":
             return self._bought(order, run, claim)
+        began = entry.times["sending"]
         if entry.state == "sent":
             prediction = Prediction(entry.remote)
         else:
-            prediction = self._looked_for(order, run, claim, entry.request, entry.at)
+            prediction = self._looked_for(order, run, claim, entry.request, began)
             claim.sent(prediction.id)
-        prediction, facts = self._awaited(order, run, claim, prediction, entry.at)
+        prediction, facts = self._awaited(order, run, claim, prediction, began)
         return self._brought(order, run, claim, prediction, facts, 0.0)
 
     def _bought(self, order: Order, run: TaskRun, claim: Claim) -> Answer:
@@ -195,7 +197,7 @@ class Tasks:
 
     def _submitted(self, order: Order, run: TaskRun, claim: Claim, inputs: Mapping[str, Any]) -> Prediction:
         """Send it; what is not known afterwards is looked for."""
-        request = {"model": order.model, "inputs": _noted(inputs)}
+        request = {"model": order.model, "size": str(inputs.get("size", "")), "inputs": _noted(inputs)}
         began = time.time()
         claim.sending(request, order.price)
         try:
@@ -373,6 +375,8 @@ class Tasks:
         with self._journal.claim(key, "upload", run=run.id, cancelled=lambda: run.cancelled(order.name)) as claim:
             if claim.entry.state == "done":
                 return str(claim.entry.answer["url"])
+            if claim.entry.state == "intended":
+                claim.sending({"upload": name, "bytes": len(data)}, 0.0)
             for attempt in range(_ATTEMPTS):
                 if attempt:
                     self._wait(min(8.0, 0.5 * 2.0**attempt), order, run)
@@ -398,7 +402,7 @@ class Tasks:
 
     def _forget(self, order: Order) -> None:
         for data in order.pictures.values():
-            self._journal.forget(self._upload_key(data))
+            self._journal.forget_upload(self._upload_key(data))
 
     def _wait(
         self, seconds: float, order: Order, run: TaskRun, expected: float = 0.0, started: float | None = None

@@ -1,0 +1,187 @@
+"""A SQLite file shared by threads and processes: write-ahead log, transactions, and errors in one sentence.
+
+Threads take turns on one connection. It is closed while the process forks, since a forked child may neither use nor
+close a connection of its parent (sqlite.org/howtocorrupt.html).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import EngineError
+
+_BUSY_SECONDS = 30.0
+"""How long to wait for another process's transaction before it is an error."""
+
+_all: weakref.WeakSet[Database] = weakref.WeakSet()
+_opening = threading.Lock()
+
+
+class Database:
+    """One database file; opened at first use.
+
+    Args:
+        path: the file, made with mode 600 in a folder of mode 700; None for a database in memory.
+        version: of the schema, kept in the file; a file of a newer one is refused.
+        schema: the statements that make the tables.
+    """
+
+    def __init__(self, path: Path | None, version: int, schema: str) -> None:
+        self._path, self._version, self._schema = path, version, schema
+        self._name = f"{path}" if path else "memory"
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._durable = False
+        _all.add(self)
+
+    def read(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a query, as `sqlite3.Row`.
+
+        Raises:
+            EngineError: when the file cannot be opened or read.
+        """
+        with self._lock, self._sentences():
+            return self._open().execute(statement, values).fetchall()
+
+    @contextlib.contextmanager
+    def write(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """A transaction that nobody else can write beside; an exception undoes it.
+
+        Args:
+            durable: it is on the disk, and survives a power cut, before this returns.
+
+        Raises:
+            EngineError: when the file cannot be opened or written.
+        """
+        with self._lock, self._sentences():
+            connection = self._open()
+            if durable != self._durable:
+                connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again. What was in memory is gone."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            with _opening:
+                if self._path:
+                    self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    with contextlib.suppress(FileExistsError):
+                        os.close(os.open(self._path, os.O_CREAT | os.O_EXCL, 0o600))
+                self._connection = self._connected()
+                weakref.finalize(self, self._connection.close)
+            self._durable = False
+        return self._connection
+
+    def _connected(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        connection.row_factory = sqlite3.Row
+        try:
+            deadline = time.monotonic() + _BUSY_SECONDS
+            while True:
+                try:
+                    connection.execute("PRAGMA journal_mode=WAL")  # does not wait for others who switch it as well
+                    break
+                except sqlite3.OperationalError as problem:
+                    if "locked" not in str(problem) or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.01)
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA fullfsync=ON")  # macOS: its fsync alone does not reach the disk
+            if self._known(connection) < self._version:
+                connection.execute("BEGIN IMMEDIATE")
+                if self._known(connection) < self._version:  # no other process was first
+                    for statement in self._schema.split(";"):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version={self._version}")
+                connection.execute("COMMIT")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _known(self, connection: sqlite3.Connection) -> int:
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > self._version:
+            raise EngineError(
+                f"{self._name}: written by a newer version of the toolkit (schema {version}, this one knows "
+                f"{self._version}); upgrade the toolkit or use another folder"
+            )
+        return version
+
+    @contextlib.contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # our own mistakes
+            raise
+        except sqlite3.OperationalError as problem:
+            raise EngineError(
+                f"{self._name}: cannot be used ({problem}); its folder must be writable and have room"
+            ) from problem
+        except sqlite3.DatabaseError as problem:
+            raise EngineError(
+                f"{self._name}: is damaged ({problem}); move it away, what it knew of paid requests goes with it"
+            ) from problem
+        except OSError as problem:
+            raise EngineError(
+                f"{self._name}: cannot be used ({problem.strerror}); its folder must be writable and have room"
+            ) from problem
+
+    def _before_fork(self) -> None:
+        self._lock.acquire()
+        if self._path:
+            self._close()
+
+    def _after_fork(self) -> None:
+        self._lock.release()
+
+
+_fork_lock = threading.Lock()
+_forking: list[Database] = []
+
+
+def _before_fork() -> None:
+    _fork_lock.acquire()
+    _forking[:] = _all
+    for database in _forking:
+        database._before_fork()
+    _opening.acquire()
+
+
+def _after_fork() -> None:
+    _opening.release()
+    for database in _forking:
+        database._after_fork()
+    _forking.clear()
+    _fork_lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,0 +1,87 @@
+"""Files kept by content: each is named by its sha256, so that damage shows and the same bytes lie there once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from pathlib import Path
+
+from toolkit.errors import EngineError
+
+
+class Results:
+    """`<2 digits>/<sha256>.<suffix>` in a folder.
+
+    Args:
+        folder: where; None for a temporary folder that goes with this object.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._making = threading.Lock()
+
+    def path(self, name: str) -> Path:
+        """Where the file called `name`, as `put` returned it, lies."""
+        with self._making:
+            if self._folder is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="inpaint-results-"))
+                weakref.finalize(self, _remove, self._folder, os.getpid())
+            return self._folder / name
+
+    def put(self, data: bytes, suffix: str) -> str:
+        """Keep `data`; it is on the disk when this returns. Its name: `suffix` is like ``"png"``.
+
+        Raises:
+            EngineError: when it cannot be written.
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        name = f"{digest[:2]}/{digest}.{suffix.lstrip('.')}"
+        path = self.path(name)
+        if whole(path):
+            return name
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            for folder in (path.parent, path.parent.parent):
+                _sync(folder)
+        except OSError as problem:
+            raise EngineError(f"{path}: a result cannot be kept ({problem.strerror})") from problem
+        return name
+
+
+def whole(path: Path) -> bool:
+    """Whether the file is there and its bytes are those it is named by."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == path.stem
+    except OSError:
+        return False
+
+
+def _sync(folder: Path) -> None:
+    """Have a folder's entries on the disk, where the system lets folders be opened."""
+    with contextlib.suppress(OSError):
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def _remove(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # a forked child leaves its parent's
+        shutil.rmtree(folder, ignore_errors=True)
