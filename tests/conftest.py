@@ -1,6 +1,24 @@
-"""Hypothesis without wall-clock deadlines: the machines that run the tests are shared."""
+"""Hypothesis without wall-clock deadlines (the machines that run the tests are shared), and the stand-in service."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from wavespeed_server import Server
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.fixture
+def service() -> Iterator[Server]:
+    """The WaveSpeed API's stand-in on loopback, for one test."""
+    from wavespeed_server import Server
+
+    with Server() as server:
+        yield server
