@@ -15,6 +15,16 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Settings, keys and journal of the tests, not of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INPAINT_CONFIG", str(tmp_path_factory.mktemp("configuration")))
+        patch.setenv("INPAINT_STATE", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("WAVESPEED_API_KEY", raising=False)
+        yield
+
+
 @pytest.fixture
 def service() -> Iterator[Server]:
     """The WaveSpeed API's stand-in on loopback, for one test."""

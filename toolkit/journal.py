@@ -199,7 +199,9 @@ class Journal:
             EngineError: when the journal cannot be written.
         """
         with self._database.write() as database:
-            database.execute("UPDATE job SET state = 'failed' WHERE key = ? AND kind = 'upload' AND state = 'done'", (key,))
+            database.execute(
+                "UPDATE job SET state = 'failed' WHERE key = ? AND kind = 'upload' AND state = 'done'", (key,)
+            )
 
     def knows(self, remote: str) -> bool:
         """Whether a job of the service with this id is written down here.

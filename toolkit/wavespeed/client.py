@@ -181,13 +181,13 @@ class Client:
         address = ticket.get("download_url") if isinstance(ticket, dict) else None
         if not isinstance(upload, dict) or not isinstance(upload.get("url"), str) or not _is_address(address):
             raise Lost("WaveSpeed: its ticket for an upload cannot be understood")
-        headers = upload.get("headers") if isinstance(upload.get("headers"), dict) else {}
+        headers = upload.get("headers")
         with self._errors("an upload"):
             # Exactly the ticket's headers, and not the key: the place may be another company's.
             answer = self._http.put(
                 upload["url"],
                 content=data,
-                headers={str(key): str(value) for key, value in headers.items()},
+                headers={str(k): str(v) for k, v in headers.items()} if isinstance(headers, dict) else {},
                 timeout=httpx.Timeout(120.0, connect=10.0),
             )
         if not answer.is_success:
