@@ -103,6 +103,7 @@ class Database:
         )
         connection.row_factory = sqlite3.Row
         try:
+            self._known(connection)
             deadline = time.monotonic() + _BUSY_SECONDS
             while True:
                 try:

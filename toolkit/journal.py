@@ -122,13 +122,19 @@ class Journal:
         Raises:
             EngineError: when the journal cannot be written, or a living process is at it.
         """
-        entry = self.run(run)
-        if entry.state == "running":
+        rows = self._database.read("SELECT * FROM run WHERE id = ?", (run,))
+        if not rows:
+            raise EngineError(f"run {run}: no such run is written down")
+        reopened = 0
+        if self._run(rows[0]).state != "running":
+            with self._database.write() as database:
+                reopened = database.execute(
+                    "UPDATE run SET state = 'running', ended = NULL, owner = ? "
+                    "WHERE id = ? AND owner = ? AND state = ?",
+                    (self._me(), run, rows[0]["owner"], rows[0]["state"]),
+                ).rowcount
+        if not reopened:
             raise EngineError(f"run {run}: is still running; wait for it or stop it first")
-        with self._database.write() as database:
-            database.execute(
-                "UPDATE run SET state = 'running', ended = NULL, owner = ? WHERE id = ?", (self._me(), run)
-            )
 
     def runs(self, limit: int | None = None) -> tuple[RunEntry, ...]:
         """The last `limit` runs, newest last, without items and jobs.
@@ -437,7 +443,8 @@ class Claim:
         """
         names = [self._journal._results.put(data, suffix) for data, suffix in files]
         paths = tuple(self._journal._results.path(name) for name in names)
-        columns = {"seconds": answer.get("seconds")}
+        seconds = answer.get("seconds")
+        columns = {"seconds": float(seconds) if isinstance(seconds, int | float) else None}
         self._write(columns, state="done", answer=answer, files=paths, paid=self.entry.price, error="")
 
     def failed(self, error: str, paid: float = 0.0) -> None:

@@ -33,8 +33,7 @@ _resets: list[weakref.WeakMethod[Callable[[], None]]] = []
 
 def after_fork(reset: Callable[[], None]) -> None:
     """Have the bound method `reset` called in children this process forks, for as long as its object lives."""
-    _resets[:] = [known for known in _resets if known() is not None]
-    _resets.append(weakref.WeakMethod(reset))
+    _resets.append(weakref.WeakMethod(reset, _resets.remove))
 
 
 def _reset_all() -> None:
@@ -86,7 +85,8 @@ class Owner:
             if not self._id:
                 name = secrets.token_hex(8)
                 if self._folder:
-                    self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    for folder in (self._folder.parent, self._folder):
+                        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                     self._sweep(self._folder)
                     self._file = _held(self._folder / f"{name}.lock")
                     self._closing = weakref.finalize(self, _let_go, self._file, self._folder / f"{name}.lock")

@@ -27,11 +27,13 @@ class Results:
 
     def path(self, name: str) -> Path:
         """Where the file called `name`, as `put` returned it, lies."""
-        with self._making:
-            if self._folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="inpaint-results-"))
-                weakref.finalize(self, _remove, self._folder, os.getpid())
-            return self._folder / name
+        if self._folder is None:
+            with self._making:
+                if self._folder is None:
+                    folder = Path(tempfile.mkdtemp(prefix="inpaint-results-"))
+                    weakref.finalize(self, _remove, folder, os.getpid())
+                    self._folder = folder
+        return self._folder / name
 
     def put(self, data: bytes, suffix: str) -> str:
         """Keep `data`; it is on the disk when this returns. Its name: `suffix` is like ``"png"``.
@@ -46,7 +48,8 @@ class Results:
             return name
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (path.parent.parent, path.parent):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                     file.write(data)
