@@ -88,8 +88,8 @@ def make(
     """A fault, checked: NoSuchFault names what would have been right."""
     name = str(what)
     kind = "status" if name.isdecimal() else name
-    if kind == "status" and int(name) not in STATUSES:
-        raise NoSuchFault(f"status {name}: expected one of {STATUSES}")
+    if name == "status" or (kind == "status" and int(name) not in STATUSES):
+        raise NoSuchFault(f"HTTP status {name}: expected one of {STATUSES}")
     places = ("connect", "task", "any", *KINDS)
     if where not in places:
         raise NoSuchFault(f"where {where!r}: expected one of {places}")
@@ -114,7 +114,7 @@ TASK: dict[str, dict[str, Any]] = {
     "fail": {"code": 5000, "error": None},  # status failed, inner code and sentence
     "nsfw": {"flags": [True]},  # has_nsfw_contents; a list of bool, repeated as needed
     "stuck": {},  # processing until server.finish()
-    "status": {"status": "queued"},  # this word instead of processing
+    "unknown-status": {"status": "queued"},  # this word instead of processing
     "end": {"status": "cancelled"},  # ends with this word
     "seconds": {"seconds": 1.0},  # takes so long
 }

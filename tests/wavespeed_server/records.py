@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from .models import Model
 
@@ -78,7 +78,7 @@ class Upload:
 
     @property
     def path(self) -> str:
-        return f"/_media/{self.id}/{self.filename}"
+        return f"/_media/{self.id}/{quote(self.filename)}"
 
 
 @dataclass

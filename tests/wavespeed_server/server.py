@@ -33,6 +33,7 @@ class Server:
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
         self._requests: list[Request] = []
+        self._identities: dict[str, str] = {}
         self._connections: set[asyncio.Task[None]] = set()
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -139,7 +140,10 @@ class Server:
 
     def identity(self, prediction: Prediction) -> str:
         """The same for two submissions that ask for the same thing, wherever their pictures were uploaded."""
-        return identity(prediction, self.service.uploads, self.service.origins)
+        if prediction.id not in self._identities:
+            found = identity(prediction, self.service.uploads, self.service.origins)
+            self._identities[prediction.id] = found
+        return self._identities[prediction.id]
 
     def accepted_once(self, number: int | None = None) -> list[Prediction]:
         """The accepted submissions, no two of which asked for the same thing; `number` of them, if given."""
@@ -245,9 +249,14 @@ class Server:
                 await asyncio.sleep(fault.options.get("seconds", 0.0))
             if fault is None or fault.what == "stall":
                 while (request := await read_head(reader, elsewhere)) is not None:
-                    self._requests.append(request)
-                    if not await self._exchange(reader, writer, request):
-                        return
+                    try:
+                        going = await self._exchange(reader, writer, request)
+                    finally:
+                        self._finished(request)
+                    if not going:
+                        break
+            writer.close()
+            await writer.wait_closed()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client went away, as clients under test do
         except Exception as problem:  # a mistake of ours: the test fails when it leaves the block
@@ -259,11 +268,15 @@ class Server:
         """Answer one request; False when the connection is over."""
         found = route(request)
         request.kind = found.kind if found else "control" if request.path in ("/_control", "/_state") else "unknown"
+        if request.kind != "control":
+            self._requests.append(request)
         fault = self._take(request.kind, request.path, None, unread=True)
         if fault is not None:
             request.fault = fault.what
             return await send(writer, [Act.DROP], request)
-        if (reply := await read_body(reader, request)) is None:
+        reply = await read_body(reader, request)
+        taken = reply is None
+        if reply is None:
             fault = self._take(request.kind, request.path, lambda: self._values(request))
             request.fault = fault.what if fault else ""
             answer = faults.before(fault, request, self.other_url) if fault else None
@@ -277,11 +290,8 @@ class Server:
                 return await send(writer, answer, request)
             reply = answer
         request.status = reply.status
-        try:
-            going = await send(writer, faults.steps(fault, reply), request)
-        finally:
-            self._finished(request)
-        return going and request.headers.get("connection", "").lower() != "close"
+        going = await send(writer, faults.steps(fault, reply), request)
+        return going and taken and request.headers.get("connection", "").lower() != "close"
 
     def _finished(self, request: Request) -> None:
         request.done = time.monotonic()

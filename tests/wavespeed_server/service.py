@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from itertools import cycle, islice
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from .models import FLUX, MODELS, Refused, optimized, size_of
 from .picture import NotAPicture, decode, encode, paint
@@ -132,7 +133,7 @@ class Service:
     async def _process(self, prediction: Prediction, fault: Mapping[str, Any]) -> None:
         began = time.monotonic()
         seconds = fault.get("seconds", self.settings.seconds)
-        await asyncio.sleep(seconds * 0.1)
+        await asyncio.sleep(min(seconds * 0.1, 0.1))
         if prediction.finished is not None:
             return
         prediction.status = fault.get("status", "processing")
@@ -270,7 +271,7 @@ class Service:
 
     async def uploaded(self, request: Request) -> Reply:
         upload = self.uploads.get(request.path.split("/")[2])
-        if upload is None or upload.data is None or upload.expired or upload.path != request.path:
+        if upload is None or upload.data is None or upload.expired or unquote(upload.path) != request.path:
             return _storage(404)
         upload.downloads += 1
         return Reply(200, upload.data, "image/jpeg" if upload.data[:2] == b"\xff\xd8" else "image/png")
