@@ -9,6 +9,7 @@ ToolkitError                  base of all; `str(error)` is one sentence fit for 
 │   ├── PhotoError            missing, empty, truncated, corrupt, too large or unsupported photo
 │   └── MaskError             empty, full, wrongly sized or unreadable mask; nothing selected
 ├── OutputError               the result cannot be written, or would overwrite something          exit 1
+├── HeldBack                  a mask too unsure to pay for: look at it and give it as a mask       exit 1
 ├── EngineError               an engine is missing, failed, or answered with something unusable   exit 1
 ├── FidelityError             our own check found a pixel changed that must not be                exit 1
 └── Cancelled                 the user or the caller stopped the work                             exit 130
@@ -81,6 +82,10 @@ class MaskError(InputError):
 
 class OutputError(ToolkitError):
     """A result that cannot be written, or that would overwrite something."""
+
+
+class HeldBack(ToolkitError):
+    """A mask that is too unsure to be paid for; nothing was sent."""
 
 
 class EngineError(ToolkitError):

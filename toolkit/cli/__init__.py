@@ -130,7 +130,12 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")  # a file name may hold what the terminal cannot show
     try:
-        code = group.main(arguments, prog_name="inpaint", standalone_mode=False)
+        code = group.main(
+            arguments,
+            prog_name="inpaint",
+            standalone_mode=False,
+            obj=tuple(sys.argv[1:] if arguments is None else arguments),
+        )
     except ToolkitError as problem:
         click.echo(f"inpaint: {problem}", err=True)
         code = problem.exit_code

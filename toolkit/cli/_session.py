@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, Literal, TextIO
 
 import click
 
+from toolkit.cli._invocation import current
 from toolkit.dataset.inputs import STANDARD, Item
 from toolkit.dataset.runner import Outcome, Work, run_all
-from toolkit.errors import Cancelled, InputError, OutputError, ParameterError
+from toolkit.errors import Cancelled, HeldBack, InputError, OutputError, ParameterError
 from toolkit.run import Run
 
 REPORT_VERSION = 1
@@ -63,25 +64,45 @@ def work_through(
     *,
     about: dict[str, Any],
     seed: int = 0,
+    max_cost: float | None = None,
+    fresh: bool = False,
     as_json: bool = False,
     to_stdout: bool = False,
 ) -> int:
     """Run `work` on all items, say what happened, and return the exit code.
 
+    In a run that is taken up, photos that are done or held back are left as they are.
+
     Args:
         about: what the report says of the whole run (recipe, options).
         seed: the run's seed.
+        max_cost: dollars it may spend.
+        fresh: have everything done anew although the journal holds the answer.
         as_json: print the report on standard output, and nothing else there.
         to_stdout: a picture goes to standard output, so nothing else may.
     """
     line = ProgressLine(len(items))
     outcomes: list[Outcome] = []
-    with Run(seed=seed, progress=line) as run:
+    called = current()
+    settled = {item.number for item in called.resumed.items if item.state != "failed"} if called.resumed else set()
+    with Run(seed=seed, max_cost=max_cost, fresh=fresh, progress=line) as run:
         run.warm()
-        run.begin({**about, "photos": [item.name for item in items], "seed": seed})
+        run.begin(
+            {
+                **about,
+                "photos": [item.name for item in items],
+                "seed": seed,
+                "arguments": list(called.arguments),
+                "folder": os.getcwd(),
+            },
+            resumed=called.resumed.id if called.resumed else "",
+        )
+        if called.resumed:  # what it paid before counts
+            run.budget.spent = sum(run.journal.paid(run.id))
         try:
-            for outcome in run_all(items, work, run):
+            for outcome in run_all(items, work, run, skip=settled):
                 outcomes.append(outcome)
+                _note(outcome, run)
                 line.advance()
                 line.clear()
                 _say(outcome, len(items), quiet=as_json or to_stdout)
@@ -91,6 +112,8 @@ def work_through(
             line.clear()
             _leave(items)
         failed = [outcome for outcome in outcomes if outcome.error is not None]
+        if run.budget.spent and run.journal.trouble:
+            click.echo(f"inpaint: the run could not be written down: {run.journal.trouble}", err=True)
         run.end("failed" if failed else "ended")
     line.clear()
     if len(items) > 1:
@@ -105,6 +128,16 @@ def work_through(
     first = failed[0].error
     assert first is not None
     return first.exit_code if len(items) == 1 else 1
+
+
+def _note(outcome: Outcome, run: Run) -> None:
+    """Write down what became of a photo, so that a run that is taken up knows it."""
+    if outcome.error is None:
+        outputs = [output["path"] for output in outcome.report.get("outputs", ())]
+        run.journal.note(run.id, outcome.number, outcome.item.name, "done", {"outputs": outputs})
+    elif not isinstance(outcome.error, Cancelled):
+        state: Literal["held", "failed"] = "held" if isinstance(outcome.error, HeldBack) else "failed"
+        run.journal.note(run.id, outcome.number, outcome.item.name, state, {"error": str(outcome.error)})
 
 
 def standard_input(photos: Sequence[str]) -> bytes | None:

@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +34,9 @@ Work = Callable[[Item, Run], dict[str, Any]]
 """Does what is to be done with one photo and returns its report."""
 
 
-def run_all(items: Sequence[Item], work: Work, run: Run, in_flight: int | None = None) -> Iterator[Outcome]:
+def run_all(
+    items: Sequence[Item], work: Work, run: Run, in_flight: int | None = None, skip: AbstractSet[int] = frozenset()
+) -> Iterator[Outcome]:
     """Outcomes as they come, numbered by the items' order.
 
     Ctrl-C or closing the iterator cancels what is under way; photos already written stay.
@@ -44,11 +47,15 @@ def run_all(items: Sequence[Item], work: Work, run: Run, in_flight: int | None =
         run: shared by all.
         in_flight: edits at once; one more than there are cores by default, so that decoding and encoding
             keep the cores busy while other edits wait for an engine.
+        skip: numbers of items that are left out.
     """
     waiting: queue.SimpleQueue[tuple[int, Item]] = queue.SimpleQueue()
     done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-    for entry in enumerate(items):
-        waiting.put(entry)
+    left = 0
+    for number, item in enumerate(items):
+        if number not in skip:
+            waiting.put((number, item))
+            left += 1
 
     def serve() -> None:
         while not run.cancelled():
@@ -58,11 +65,10 @@ def run_all(items: Sequence[Item], work: Work, run: Run, in_flight: int | None =
                 return
             done.put(_outcome(number, item, work, run, len(items) > 1))
 
-    count = max(1, min(len(items), in_flight or cores() + 1))
+    count = max(1, min(left, in_flight or cores() + 1))
     threads = [threading.Thread(target=serve, daemon=True, name=f"edit {i + 1}") for i in range(count)]
     for thread in threads:
         thread.start()
-    left = len(items)
     try:
         while left:
             try:

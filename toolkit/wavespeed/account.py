@@ -9,8 +9,9 @@ from toolkit.errors import EngineError
 from toolkit.journal import Journal
 from toolkit.limits import Limits
 from toolkit.settings import key_for, load
+from toolkit.wavespeed import PACE
 from toolkit.wavespeed.client import Client
-from toolkit.wavespeed.tasks import PACE, Tasks
+from toolkit.wavespeed.tasks import Tasks
 
 _lock = threading.Lock()
 _opened: dict[tuple[str, int], Tasks] = {}

@@ -22,7 +22,6 @@ from toolkit.entries import Entry
 from toolkit.errors import Cancelled, EngineError
 from toolkit.journal import Claim, Journal
 from toolkit.limits import Limits
-from toolkit.settings import Tier
 from toolkit.wavespeed.client import Client, data_address
 from toolkit.wavespeed.replies import Lost, Prediction, ServiceError, Unreachable
 
@@ -39,11 +38,6 @@ _ATTEMPTS = 6
 
 _LARGEST_INLINE = 8 << 20
 """Bytes of a picture that may be sent within the request when no upload works."""
-
-PACE: Mapping[Tier, tuple[int, int]] = {
-    "bronze": (10, 3), "silver": (500, 100), "gold": (3000, 2000), "ultra": (5000, 5000),
-}  # fmt: skip
-"""Pictures a minute and tasks at once, by account level."""
 
 
 class TaskRun(Protocol):

@@ -1,0 +1,117 @@
+"""The brake: before much is paid it is shown what, and asked whether."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from toolkit import cards
+from toolkit.cards import Card
+from toolkit.dataset.inputs import Item
+from toolkit.dataset.runner import Work, run_all
+from toolkit.errors import UsageError
+from toolkit.recipe import Recipe
+from toolkit.run import Run
+from toolkit.settings import load
+from toolkit.wavespeed import PACE
+
+CALLS, DOLLARS = 10, 1.0
+"""A run of no more than these goes ahead unasked."""
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What a run is going to take.
+
+    Attributes:
+        calls: of paid engines.
+        price: dollars, at most: what the journal holds already costs nothing.
+        seconds: expected; None where a card does not say.
+        photos: that could be planned.
+    """
+
+    calls: int
+    price: float
+    seconds: float | None
+    photos: int
+
+    @property
+    def is_small(self) -> bool:
+        """It goes ahead unasked."""
+        return self.calls <= CALLS and self.price <= DOLLARS + 1e-9
+
+    def __str__(self) -> str:
+        time = "an unknown time" if self.seconds is None else f"about {spoken(self.seconds)}"
+        return f"{self.calls} calls, ${self.price:.2f} at most, {time}"
+
+
+def paid_cards(recipe: Recipe, items: Sequence[Item]) -> dict[str, Card]:
+    """The engines named that cost money, by name; those of a table's rows too."""
+    options = recipe.options()
+    named = {
+        str(value)
+        for stage in recipe.stages()
+        for name in ("model", "enhance")
+        if (value := getattr(stage, name, None))
+    }
+    named |= {str(item.options[name]) for item in items for name in ("model", "enhance") if name in item.options}
+    tasks: tuple[cards.Task, ...] = ("fill", "enhance")
+    every = {name: card for task in tasks for card in cards.every(task) for name in (card.name, *card.also)}
+    return {name: every[name] for name in named if name in every and not every[name].free} if options else {}
+
+
+def bill_of(items: Sequence[Item], plan: Work, run: Run) -> Bill:
+    """What all photos take together, each planned as a dry run does; one that cannot be planned counts for nothing."""
+    calls, price, seconds, photos = 0, 0.0, 0.0, 0
+    known = True
+    for outcome in run_all(items, plan, run):
+        if outcome.error is not None:
+            continue
+        photos += 1
+        calls += outcome.report["calls"]
+        price += outcome.report["price"]["total"]
+        if outcome.report["seconds_expected"] is None:
+            known = False
+        else:
+            seconds += outcome.report["seconds_expected"]
+    per_minute, concurrent = PACE[load().wavespeed.tier]
+    at_once = max(1, min(concurrent, calls))
+    wall = max(seconds / at_once, 60.0 * (calls - per_minute) / per_minute)
+    return Bill(calls, round(price, 6), wall if known else None, photos)
+
+
+def approve(bill: Bill, *, yes: bool, max_cost: float | None) -> None:
+    """Show a bill that is not small, and ask.
+
+    Raises:
+        UsageError: when nobody can be asked.
+        click.Abort: when the answer is no.
+    """
+    if bill.is_small:
+        return
+    tier = load().wavespeed.tier
+    per_minute, concurrent = PACE[tier]
+    level = f"at the account level {tier} ({per_minute} a minute, {concurrent} at once; wavespeed.tier in the settings)"
+    click.echo(f"{bill.photos} photos: {bill}, {level}", err=True)
+    if max_cost is not None:
+        if max_cost < bill.price:
+            click.echo(f"it stops before it has spent more than ${max_cost:g}", err=True)
+        return
+    if yes:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError(f"{bill}: say --yes, or --max-cost DOLLARS, where nobody can be asked")
+    click.confirm("go ahead?", abort=True, err=True)
+
+
+def spoken(seconds: float) -> str:
+    """A time in the unit people would say it in."""
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    if seconds < 5400:
+        return f"{math.ceil(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"

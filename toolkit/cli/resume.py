@@ -1,0 +1,56 @@
+"""Take up a run that was interrupted: what is done and paid stays so."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from toolkit.cli._invocation import Invocation
+from toolkit.entries import RunEntry
+from toolkit.errors import InputError, UsageError
+from toolkit.journal import Journal
+from toolkit.library import state_folder
+
+
+@click.command("resume")
+@click.argument("name", metavar="[ID]", required=False)
+@click.pass_context
+def command(ctx: click.Context, name: str | None) -> int:
+    """Go on with a run: the last one that is not whole, or the one named; calls that were paid are not paid again."""
+    journal = Journal(state_folder())
+    run = journal.run(name) if name else _last_open(journal)
+    arguments = run.about.get("arguments")
+    if not arguments:
+        raise UsageError(f"run {run.id}: was made from Python, not by a command; run the same code again")
+    if not is_open(run):
+        click.echo(f"run {run.id}: all of its {len(run.about.get('photos', ()))} photos are done")
+        return 0
+    if "standard input" in run.about.get("photos", ()):
+        raise InputError(f"run {run.id}: its photo came from standard input, which is gone; run the command again")
+    folder = Path(run.about.get("folder", "."))
+    if not folder.is_dir():
+        raise InputError(f"run {run.id}: its folder {folder} is gone")
+    os.chdir(folder)
+    click.echo(f"resuming run {run.id}: inpaint {' '.join(arguments)}", err=True)
+    group = ctx.find_root().command
+    code: int = group.main(
+        list(arguments), prog_name="inpaint", standalone_mode=False, obj=Invocation(tuple(arguments), run)
+    )
+    return code
+
+
+def is_open(run: RunEntry) -> bool:
+    """Whether a run has photos that are not done; those held back wait for their owner."""
+    finished = {item.number for item in run.items if item.state in ("done", "held")}
+    return bool(set(range(len(run.about.get("photos", ())))) - finished)
+
+
+def _last_open(journal: Journal) -> RunEntry:
+    for run in reversed(journal.runs(200)):
+        if run.state in ("interrupted", "cancelled", "failed") and run.about.get("arguments"):
+            whole = journal.run(run.id)
+            if is_open(whole):
+                return whole
+    raise UsageError("no run is open: all that was begun is done; `inpaint runs` lists them")
