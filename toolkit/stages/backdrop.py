@@ -85,6 +85,7 @@ class Backdrop(Stage):
             photo.release()  # two large pictures need not be decoded at a time
         corner = edit.canvas.box
         placed.read(Box(corner.left, corner.top, corner.left + 1, corner.top + 1))  # damage is said now, not on saving
+        log.reads.append(str(path))
         log.figures["background"] = str(path)
         enlarged = placed.scale * edit.canvas.scale
         if enlarged > _LARGEST:
