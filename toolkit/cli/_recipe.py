@@ -45,7 +45,7 @@ def command_for(recipe: Recipe) -> click.Command:
         params=[
             click.Argument(["photos"], nargs=-1, metavar="[PHOTO|FOLDER|-]..."),
             *(option_for(option) for option in options.values()),
-            *run_options(fills=any(item.stage.name == "fill" for item in recipe.items)),
+            *run_options(),
         ],
         callback=run,
         help=recipe.about or recipe.name,
@@ -108,7 +108,7 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         standard=standard_output() if to_stdout else None,
         max_pixels=megapixels(given["max_megapixels"]),
     )
-    kind = PlanWork if given.get("dry_run") else EditWork
+    kind = PlanWork if given["dry_run"] else EditWork
     return work_through(
         items,
         kind(recipe, output, options, settings),

@@ -228,15 +228,7 @@ def summary(name: str, report: dict[str, Any], seconds: float) -> str:
     """One line on what was done with a photo."""
     steps = {step["stage"]: step for step in report.get("steps", ())}
     if report.get("dry_run"):
-        sizes = ", ".join(f"{w['size'][0]}x{w['size'][1]} at {','.join(map(str, w['box']))}" for w in report["windows"])
-        expected = report["seconds_expected"]
-        time_text = "time unknown" if expected is None else f"about {expected:g} s"
-        price = report["price"]["total"]
-        return (
-            f"{name}: {report['engine']}, {_count(len(report['windows']), 'window')} ({sizes}), "
-            f"{_count(report['calls'], 'call')}, "
-            f"{'free' if not price else f'${price:g}'}, {time_text}; would write {', '.join(report['would_write'])}"
-        )
+        return f"{name}: {_planned(report)}"
     parts = []
     if "fill" in steps:
         fill = steps["fill"]
@@ -262,6 +254,25 @@ def summary(name: str, report: dict[str, Any], seconds: float) -> str:
     targets = [output["path"] for output in report.get("outputs", ())]
     targets += [report[key] for key in ("preview", "overlay") if key in report]
     return f"{name} -> {', '.join(targets)}  ({', '.join(parts)})"
+
+
+def _planned(report: dict[str, Any]) -> str:
+    """What a dry run found."""
+    parts = [f"{task} by {' and '.join(names)}" for task, names in report["engines"].items()]
+    if report["calls"]:
+        sizes = ", ".join(f"{w['size'][0]}x{w['size'][1]} at {','.join(map(str, w['box']))}" for w in report["windows"])
+        parts += [f"{_count(len(report['windows']), 'window')} ({sizes})", _count(report["calls"], "call")]
+    price, expected = report["price"]["total"], report["seconds_expected"]
+    parts.append(f"${price:g}" if price else "free")
+    if report["calls"]:
+        parts.append("time unknown" if expected is None else f"about {expected:g} s")
+    canvas = report["canvas"]
+    scale = f" at scale {canvas['scale']:.4g}" if canvas["scale"] != 1 else ""
+    leaves = "parts of the photo leave this machine" if report["data_leaves_machine"] else "nothing leaves this machine"
+    return (
+        f"{', '.join(parts)}; {leaves}; would read {', '.join(report['would_read'])}, make "
+        f"{canvas['size'][0]}x{canvas['size'][1]}{scale} and write {', '.join(report['would_write'])}"
+    )
 
 
 def _count(number: int, word: str) -> str:

@@ -59,7 +59,7 @@ command = click.Command(
         *(option_for(option) for option in Recipe([Select()]).options().values()),
         _DILATE,
         _OVERLAY,
-        *run_options(fills=False, saves=False),
+        *run_options(saves=False),
     ],
     callback=_run,
     help="Write only the mask: 8-bit PNG, white = selected.",

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from toolkit import planning
+from toolkit.cards import TASKS
 from toolkit.dataset.inputs import STANDARD, Item
 from toolkit.dataset.readback import drawn, read_back
 from toolkit.drawing import Record
@@ -83,6 +83,18 @@ class _Work:
         name = item.name if isinstance(item.source, bytes) else None
         return recipe, Photo.open(item.source, name=name, **limit)
 
+    def targets(self, item: Item, photo: Photo, recipe: Recipe) -> tuple[list[Path | str], list[Path]]:
+        """Where the variations go, and the preview if one is asked for.
+
+        Raises:
+            UsageError: when the format cannot be written there, or cannot hold the result.
+        """
+        stages = list(recipe.stages())
+        count = next((stage.num_images for stage in stages if hasattr(stage, "num_images")), 1)
+        targets = numbered(target_of(item, photo, self.output), count)
+        check_holds(targets[0], photo, self.output, any(stage.gives_alpha for stage in stages))
+        return targets, [preview_of(targets[0])] if self.output.preview and targets[0] != STANDARD else []
+
 
 @dataclass(frozen=True)
 class EditWork(_Work):
@@ -91,13 +103,9 @@ class EditWork(_Work):
     def __call__(self, item: Item, run: Run) -> dict[str, Any]:
         """The report of one photo; see `Edit.report` for what it holds besides outputs and fidelity."""
         recipe, photo = self.begin(item)
-        stages = list(recipe.stages())
-        count = next((stage.num_images for stage in stages if hasattr(stage, "num_images")), 1)
-        targets = numbered(target_of(item, photo, self.output), count)
-        previews = [preview_of(targets[0])] if self.output.preview and targets[0] != STANDARD else []
+        targets, previews = self.targets(item, photo, recipe)
         for target in (*targets, *previews):
             check_free(target, photo, self.output)
-        check_holds(targets[0], photo, self.output, any(stage.gives_alpha for stage in stages))
         edit = recipe(photo, run)
         if len(edit.stacks) != len(targets):
             targets = numbered(target_of(item, photo, self.output), len(edit.stacks))
@@ -140,39 +148,43 @@ class EditWork(_Work):
 
 @dataclass(frozen=True)
 class PlanWork(_Work):
-    """Selects and plans; no engine fills anything and nothing is written."""
+    """Finds out what the recipe would do; nothing is filled, paid or written."""
 
     def __call__(self, item: Item, run: Run) -> dict[str, Any]:
-        """Windows, working sizes, engine, calls, price and expected seconds."""
+        """The report of the selection, and what doing the rest would take.
+
+        Added are `engines` by task, `data_leaves_machine`, the fill's `windows`, `calls`, `price` and
+        `seconds_expected` (None where its card does not say), `would_read`, `would_write`, and which of these
+        `exists`. The canvas is that of the result.
+        """
         recipe, photo = self.begin(item)
-        edit = recipe(photo, run, until="fill")
-        fill = next((stage for stage in recipe.stages() if stage.name == "fill"), None)
-        if fill is None:
-            raise UsageError(f"{recipe.name}: fills nothing, so there is nothing to plan")
-        card = run.card("fill", getattr(fill, "model", "auto"))
-        images = int(getattr(fill, "num_images", 1))
-        targets = numbered(target_of(item, photo, self.output), images)
+        targets, previews = self.targets(item, photo, recipe)
+        edit = recipe(photo, run, plan=True)
         report = edit.report()
-        for target in targets:
+        taken = []
+        for target in (*targets, *previews):
             try:
                 check_free(target, photo, self.output)
             except OutputError as problem:
                 report["warnings"].append(str(problem))
-        plan = planning.estimate(edit.passes, images, card.price, card.pace, card.per_call)
+            if target != STANDARD and Path(target).exists():
+                taken.append(str(target))
+        steps = [step for step in edit.steps if step.engine]
+        engines = {task: list(dict.fromkeys(one.engine for one in steps if one.task == task)) for task in TASKS}
+        fills = [step.figures for step in edit.steps if step.stage == "fill"]
+        seconds = [one["seconds_expected"] for one in fills]
         return report | {
             "dry_run": True,
-            "engine": card.name,
-            "data_leaves_machine": card.data_leaves_machine,
-            "windows": [
-                {"box": list(w.box), "size": list(w.size), "scale": round(w.scale, 4)}
-                for one in plan.passes
-                for w in one
-            ],
-            "calls": plan.calls,
-            "price": {"total": plan.price, "currency": plan.currency},
-            "seconds_expected": None if plan.seconds is None else round(plan.seconds, 1),
-            "measured_on": card.measured_on,
-            "would_write": [str(target) for target in targets],
+            "engines": {task: names for task, names in engines.items() if names},
+            "data_leaves_machine": any(step.data_leaves_machine for step in steps),
+            "windows": [window for one in fills for window in one["windows"]],
+            "calls": sum(one["calls"] for one in fills),
+            "price": report["price"] | {"total": sum(one["price_expected"] for one in fills)},
+            "seconds_expected": None if None in seconds else round(sum(seconds), 1),
+            "measured_on": next((one["measured_on"] for one in fills), ""),
+            "would_read": list(dict.fromkeys([photo.name, *(file for step in edit.steps for file in step.reads)])),
+            "would_write": [str(target) for target in (*targets, *previews)],
+            "exists": taken,
         }
 
 

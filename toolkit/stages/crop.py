@@ -58,11 +58,7 @@ class Crop(Stage):
         for window in (window for one in passes for window in one):
             if not edit.box.contains(window.box):
                 log.notes.append(f"window {window.box} reaches beyond the photo: mirrored there, cut off again")
-        log.figures["windows"] = [
-            {"box": list(window.box), "size": list(window.size), "scale": round(window.scale, 4)}
-            for one in passes
-            for window in one
-        ]
+        log.figures["windows"] = planning.described(passes)
         score, radius = _leftover(edit, edit.mask, run)
         log.figures["leftover"] = round(score, 3)
         if score >= _LEFT:

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from toolkit import blend, settings
+from toolkit import blend, planning
 from toolkit.cards import Card
 from toolkit.edit import Edit, Window
 from toolkit.edit import Fill as Filled
@@ -74,6 +75,26 @@ class Fill(Stage):
             log.notes.append(f"{card.name} draws nothing at random here: the {len(seeds)} pictures are alike")
         log.figures |= {"calls": sum(len(fill.images) for fill in edit.fills), "prompt": prompt}
         return edit
+
+    def plan(self, edit: Edit, run: Run, log: Log) -> Edit:
+        """Windows, calls, price and expected seconds, without a fill.
+
+        Raises:
+            ParameterError: as `apply`.
+        """
+        card = log.card = run.card("fill", self.model)
+        self._parameters(card)
+        prompt = self._prompt(card, log)
+        planned = planning.estimate(edit.passes, self.num_images, card.price, card.pace, card.per_call)
+        log.figures |= {
+            "windows": planning.described(edit.passes),
+            "calls": planned.calls,
+            "price_expected": planned.price,
+            "seconds_expected": None if planned.seconds is None else round(planned.seconds, 1),
+            "measured_on": card.measured_on,
+            "prompt": prompt,
+        }
+        return edit.replace(fills=())
 
     def _pass(
         self, edit: Edit, run: Run, log: Log, card: Card, windows: tuple[Window, ...], number: int,
