@@ -103,8 +103,8 @@ def test_a_job_from_first_to_last(journal: Journal) -> None:
         assert journal.lookup("key") == claim.entry
         assert journal.knows("remote-1")
         assert journal.paid(run) == (0, 0.035)
-        claim.done({"seconds": 4.5, "flags": [False]}, [IMAGE, (b"second", ".json")])
         assert claim.entry.owner
+        claim.done({"seconds": 4.5, "flags": [False]}, [IMAGE, (b"second", ".json")])
     entry = journal.lookup("key")
     assert entry is not None
     assert (entry.state, entry.remote, entry.request, entry.run) == ("done", "remote-1", REQUEST, run)

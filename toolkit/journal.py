@@ -279,16 +279,16 @@ class Journal:
                 self._release(claim)
 
     def _release(self, claim: Claim) -> None:
-        entry = claim.entry
-        if entry.owner != self._me():  # a forked child leaves the block: it is its parent's
+        if claim.owner != self._me():  # a forked child leaves the block: the claim is its parent's
             return
-        # If it cannot be written, threads of this process go on all the same, and others when it ends.
-        with contextlib.suppress(EngineError), self._database.write() as database:
-            database.execute(
-                "UPDATE job SET owner = '' WHERE key = ? AND attempt = ? AND owner = ?",
-                (entry.key, entry.attempt, entry.owner),
-            )
-        self._end_turn(entry.key)
+        if claim.entry.state != "done":
+            # If it cannot be written, threads of this process go on all the same, and others when it ends.
+            with contextlib.suppress(EngineError), self._database.write() as database:
+                database.execute(
+                    "UPDATE job SET owner = '' WHERE key = ? AND attempt = ? AND owner = ?",
+                    (claim.entry.key, claim.entry.attempt, claim.owner),
+                )
+        self._end_turn(claim.entry.key)
 
     def _wait_for_turn(self, key: str, cancelled: Callable[[], bool]) -> None:
         """One thread of this process at a time deals with a key, so that the file tells processes apart only."""
@@ -406,10 +406,12 @@ class Claim:
     Attributes:
         entry: the attempt as it stands.
         holds: False when it was done already: there is nothing to do.
+        owner: the process that made the claim.
     """
 
     def __init__(self, journal: Journal, entry: Entry, run: str) -> None:
         self.entry = entry
+        self.owner = entry.owner
         self._run = run
         self.holds = entry.state != "done"
         self._journal = journal
@@ -460,7 +462,8 @@ class Claim:
         assert self.holds, f"a job that was {entry.state} when it was claimed cannot become {state}"
         assert state in _NEXT[entry.state], f"a job that is {entry.state} cannot become {state}"
         changed = replace(entry, state=state, times={**entry.times, state: time.time()}, **changes)
-        values = {name: getattr(changed, name) for name in ("state", "remote", "price", "paid", "error")}
+        changed = replace(changed, owner="") if state == "done" else changed
+        values = {name: getattr(changed, name) for name in ("state", "owner", "remote", "price", "paid", "error")}
         values |= {name: _json(getattr(changed, name)) for name in ("request", "facts", "answer", "times")}
         values |= {"files": _json([f"{path.parent.name}/{path.name}" for path in changed.files]), **columns}
         with self._journal._database.write(durable=True) as database:
