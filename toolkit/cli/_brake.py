@@ -84,7 +84,7 @@ def bill_of(items: Sequence[Item], plan: Work, run: Run) -> Bill:
     return Bill(calls, round(price, 6), wall if known else None, photos)
 
 
-def approve(bill: Bill, *, yes: bool, max_cost: float | None) -> None:
+def approve(bill: Bill, max_cost: float | None) -> None:
     """Show a bill that is not small, and ask.
 
     Raises:
@@ -100,8 +100,6 @@ def approve(bill: Bill, *, yes: bool, max_cost: float | None) -> None:
     if max_cost is not None:
         if max_cost < bill.price:
             click.echo(f"it stops before it has spent more than ${max_cost:g}", err=True)
-        return
-    if yes:
         return
     if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError(f"{bill}: say --yes, or --max-cost DOLLARS, where nobody can be asked")

@@ -158,3 +158,12 @@ def run_options(*, saves: bool = True) -> list[click.Parameter]:
         help="say what would be read, done, called, paid and written; fill and write nothing",
     )
     return [*options, *([dry, *picture_options()] if saves else [])]
+
+
+def paying_options() -> list[click.Parameter]:
+    """Options of recipes whose engines may cost money."""
+    return [
+        click.Option(["--max-cost"], type=click.FloatRange(min=0, max=1e6), help="dollars that may be spent"),
+        click.Option(["-y", "--yes"], is_flag=True, help="do not ask before more than 10 calls or $1 are paid"),
+        click.Option(["--fresh"], is_flag=True, help="pay for a new answer though the same request has one already"),
+    ]

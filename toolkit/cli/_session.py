@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal, TextIO
 import click
 
 from toolkit.cli._invocation import current
+from toolkit.dataset.held import write_table
 from toolkit.dataset.inputs import STANDARD, Item
 from toolkit.dataset.runner import Outcome, Work, run_all
 from toolkit.errors import Cancelled, HeldBack, InputError, OutputError, ParameterError
@@ -112,6 +113,7 @@ def work_through(
             line.clear()
             _leave(items)
         failed = [outcome for outcome in outcomes if outcome.error is not None]
+        _say_held([outcome.error for outcome in failed if isinstance(outcome.error, HeldBack)], called.arguments)
         if run.budget.spent and run.journal.trouble:
             click.echo(f"inpaint: the run could not be written down: {run.journal.trouble}", err=True)
         run.end("failed" if failed else "ended")
@@ -138,6 +140,18 @@ def _note(outcome: Outcome, run: Run) -> None:
     elif not isinstance(outcome.error, Cancelled):
         state: Literal["held", "failed"] = "held" if isinstance(outcome.error, HeldBack) else "failed"
         run.journal.note(run.id, outcome.number, outcome.item.name, state, {"error": str(outcome.error)})
+
+
+def _say_held(problems: Sequence[HeldBack], arguments: Sequence[str]) -> None:
+    """Write the tables by which what was held back is released, and say how."""
+    for folder in {problem.folder for problem in problems if problem.folder is not None}:
+        table = write_table(folder, [problem for problem in problems if problem.folder == folder])
+        verb = next((text for text in arguments if not text.startswith("-")), "RECIPE")
+        click.echo(
+            f"inpaint: masks held back lie in {folder}; correct what is wrong and run "
+            f"`inpaint {verb} --jobs {table}` with the same options but those that point",
+            err=True,
+        )
 
 
 def standard_input(photos: Sequence[str]) -> bytes | None:
@@ -268,7 +282,10 @@ def _planned(report: dict[str, Any]) -> str:
         parts.append("time unknown" if expected is None else f"about {expected:g} s")
     canvas = report["canvas"]
     scale = f" at scale {canvas['scale']:.4g}" if canvas["scale"] != 1 else ""
-    leaves = "parts of the photo leave this machine" if report["data_leaves_machine"] else "nothing leaves this machine"
+    if report["leaves_for"]:
+        leaves = f"these windows, their masks and the prompt go to {' and '.join(report['leaves_for'])}"
+    else:
+        leaves = "nothing leaves this machine"
     return (
         f"{', '.join(parts)}; {leaves}; would read {', '.join(report['would_read'])}, make "
         f"{canvas['size'][0]}x{canvas['size'][1]}{scale} and write {', '.join(report['would_write'])}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.dataset.inputs import Item
-from toolkit.dataset.readback import make_folder
+from toolkit.dataset.targets import make_folder
 from toolkit.errors import HeldBack
 
 TABLE = "jobs.jsonl"

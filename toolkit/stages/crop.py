@@ -51,7 +51,7 @@ class Crop(Stage):
         assert edit.mask is not None
         if edit.mask.is_full:
             raise MaskError("the mask covers the whole photo: there is nothing to copy from")
-        log.card = run.card("fill", self.model or "auto")
+        log.card = run.card("fill", self.model or "auto", ready=False)
         passes = planning.plan(
             edit.mask, log.card.limits, size=self.size, context=self.context, max_windows=self.max_windows
         )

@@ -9,13 +9,12 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from toolkit import blend, settings
-from toolkit import blend, planning
+from toolkit import blend, engines, planning, settings
 from toolkit.cards import Card
 from toolkit.edit import Edit, Window
 from toolkit.edit import Fill as Filled
 from toolkit.engines import Bytes, FillJob
-from toolkit.errors import EngineError, MaskError, ParameterError, UsageError
+from toolkit.errors import EngineError, HeldBack, MaskError, ParameterError, UsageError
 from toolkit.lora import is_remote, parsed
 from toolkit.run import Run, draw_seed
 from toolkit.schema import Names, Seed
@@ -65,6 +64,7 @@ class Fill(Stage):
         prompt = self._prompt(card, log)
         if len(edit.stacks) != 1:
             raise UsageError(f"the edit holds {len(edit.stacks)} variations: call edit.choose(k) before filling again")
+        hold_back(edit, card)
         edit = edit.replace(fills=())
         for number, windows in enumerate(edit.passes):
             edit = self._pass(edit, run, log, card, windows, number, seeds, prompt, parameters)
@@ -82,12 +82,19 @@ class Fill(Stage):
         Raises:
             ParameterError: as `apply`.
         """
-        card = log.card = run.card("fill", self.model)
+        card = log.card = run.card("fill", self.model, ready=False)
         self._parameters(card)
         prompt = self._prompt(card, log)
-        planned = planning.estimate(edit.passes, self.num_images, card.price, card.pace, card.per_call)
+        passes = edit.passes
+        try:
+            hold_back(edit, card)
+        except HeldBack as problem:
+            log.warnings.append(str(problem))
+            passes = ()
+        planned = planning.estimate(passes, self.num_images, card.price, card.pace, card.per_call)
         log.figures |= {
-            "windows": planning.described(edit.passes),
+            "leaves_for": engines.destination(card),
+            "windows": planning.described(passes),
             "calls": planned.calls,
             "price_expected": planned.price,
             "seconds_expected": None if planned.seconds is None else round(planned.seconds, 1),
@@ -212,6 +219,24 @@ class Fill(Stage):
         if card.prompt == "required" and not prompt:
             raise ParameterError(f"prompt: {card.name} needs one; say what should be there")
         return prompt
+
+
+def hold_back(edit: Edit, card: Card) -> None:
+    """See to it that nothing is paid on a mask that is likely wrong.
+
+    Raises:
+        HeldBack: when the selection's confidence is below what the card of a paid engine wants.
+    """
+    found = [step for step in edit.steps if step.stage in ("select", "segment")]
+    if card.free or not found or not found[-1].engine:
+        return
+    confidence = found[-1].figures.get("confidence", 1.0)
+    if confidence < card.min_confidence:
+        raise HeldBack(
+            f"held back: the mask's confidence is {confidence:.2f}, below the {card.min_confidence:g} that "
+            f"{card.name} is paid for; nothing was sent. Point at it better, or give the mask itself with --mask",
+            edit,
+        )
 
 
 def make_job(edit: Edit, window: Window, k: int | None = None) -> tuple[Bytes, Bytes, Bytes] | None:

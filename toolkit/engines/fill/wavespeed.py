@@ -11,6 +11,7 @@ import io
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -31,6 +32,11 @@ Bytes = npt.NDArray[np.uint8]
 def missing(card: Card) -> str:
     """What keeps it from running here."""
     return account.missing()
+
+
+def destination(card: Card) -> str:
+    """The host it sends crops and prompts to."""
+    return urlsplit(load().wavespeed.base_url).hostname or ""
 
 
 class Engine:
