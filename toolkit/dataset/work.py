@@ -24,6 +24,7 @@ from toolkit.photo import Photo, differences
 from toolkit.photo.formats import format_named, format_of
 from toolkit.recipe import Recipe
 from toolkit.run import Run
+from toolkit.stages.fill import Fill
 
 _SHEET_SIDE = 900
 """Longest side of a picture on a preview, in pixels."""
@@ -146,11 +147,11 @@ class PlanWork(_Work):
         """Windows, working sizes, engine, calls, price and expected seconds."""
         recipe, photo = self.begin(item)
         edit = recipe(photo, run, until="fill")
-        fill = next((stage for stage in recipe.stages() if stage.name == "fill"), None)
+        fill = next((stage for stage in recipe.stages() if isinstance(stage, Fill)), None)
         if fill is None:
             raise UsageError(f"{recipe.name}: fills nothing, so there is nothing to plan")
-        card = run.card("fill", getattr(fill, "model", "auto"))
-        images = int(getattr(fill, "num_images", 1))
+        card, images = run.card("fill", fill.model), fill.num_images
+        enhancer = fill.enhancer(card, run)
         targets = numbered(target_of(item, photo, self.output), images)
         report = edit.report()
         for target in targets:
@@ -162,14 +163,18 @@ class PlanWork(_Work):
         return report | {
             "dry_run": True,
             "engine": card.name,
-            "data_leaves_machine": card.data_leaves_machine,
+            "data_leaves_machine": card.data_leaves_machine or (enhancer is not None and enhancer.data_leaves_machine),
             "windows": [
                 {"box": list(w.box), "size": list(w.size), "scale": round(w.scale, 4)}
                 for one in plan.passes
                 for w in one
             ],
             "calls": plan.calls,
-            "price": {"total": plan.price, "currency": plan.currency},
+            "enhancer": enhancer.name if enhancer else "",
+            "price": {
+                "total": round(plan.price + (enhancer.price.of(1) if enhancer else 0.0), 6),
+                "currency": plan.currency,
+            },
             "seconds_expected": None if plan.seconds is None else round(plan.seconds, 1),
             "measured_on": card.measured_on,
             "would_write": [str(target) for target in targets],
