@@ -95,10 +95,9 @@ class Fill(Stage):
         if card.prompt != "none" and self.prompt:
             return run.card("enhance", self.enhance)
         if log is not None:
-            takes = card.prompt != "none"
-            reason = (
-                "no prompt was given, and the card's own is for removing" if takes else f"{card.name} takes no prompt"
-            )
+            reason = f"{card.name} takes no prompt"
+            if card.prompt != "none":
+                reason = "no prompt was given, and the card's own is for removing"
             log.notes.append(f"{reason}: nothing was enhanced")
         return None
 

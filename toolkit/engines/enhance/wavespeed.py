@@ -56,6 +56,7 @@ class Engine:
 
 def _told(job: EnhanceJob) -> str:
     return (
-        ". It fills a hole in an existing photo: describe this thing alone, in one sentence, with the light and sharpness "
-        f"of its surroundings, and no scene around it. {job.surroundings.text} The picture shows the hole in plain grey."
+        ". It fills a hole in an existing photo: describe this thing alone, in one sentence, with the light and "
+        f"sharpness of its surroundings, and no scene around it. {job.surroundings.text} "
+        "The picture shows the hole in plain grey."
     )
