@@ -12,8 +12,7 @@ from pathlib import Path
 
 import cv2
 
-from benchmarks.gallery.run import cpu_seconds
-from benchmarks.measure import Row
+from benchmarks.measure import Row, cpu_seconds
 from toolkit.recipe import Recipe
 from toolkit.run import Run
 

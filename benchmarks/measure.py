@@ -63,31 +63,59 @@ def peak(job: Callable[[], Any]) -> tuple[float, float]:
 
     Resident memory counts only what is new to the process: ask in a fresh one.
     """
-    process = psutil.Process()
-    before = highest = process.memory_info().rss
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal highest
-        while not done.is_set():
-            highest = max(highest, process.memory_info().rss)
-            time.sleep(0.0005)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with resident() as highest:
         result = job()
-    finally:
-        done.set()
-        thread.join()
-    resident = highest - before
     del result
     tracemalloc.start()
     result = job()
     traced = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     del result
-    return traced / 1e6, resident / 1e6
+    return traced / 1e6, highest.alone / 1e6
+
+
+@dataclass
+class Resident:
+    """The most resident bytes above the start: of this process `alone`, and `together` with its workers."""
+
+    alone: int = 0
+    together: int = 0
+
+
+@contextmanager
+def resident() -> Iterator[Resident]:
+    """Memory while the block runs, sampled; pages that processes share count in each."""
+    own, done, highest = psutil.Process(), threading.Event(), Resident()
+
+    def now() -> tuple[int, int]:
+        mine = own.memory_info().rss
+        return mine, mine + sum(child.memory_info().rss for child in own.children())
+
+    def watch() -> None:
+        while not done.is_set():
+            alone, together = now()
+            highest.alone = max(highest.alone, alone - before[0])
+            highest.together = max(highest.together, together - before[1])
+            time.sleep(0.0005)
+
+    before = now()
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield highest
+    finally:
+        done.set()
+        thread.join()
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and its living worker processes."""
+    own = psutil.Process()
+    total = 0.0
+    for process in (own, *own.children(recursive=True)):
+        times = process.cpu_times()
+        total += times.user + times.system
+    return total
 
 
 @contextmanager

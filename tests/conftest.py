@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    import httpx
     from wavespeed_server import Server
 
 settings.register_profile("patient", deadline=None)
@@ -32,3 +33,13 @@ def service() -> Iterator[Server]:
 
     with Server() as server:
         yield server
+
+
+@pytest.fixture
+def http(service: Server) -> Iterator[httpx.Client]:
+    """A bare client of the stand-in that carries its key and trusts no proxy."""
+    import httpx
+
+    key = {"Authorization": f"Bearer {service.settings.key}"}
+    with httpx.Client(base_url=service.url, headers=key, trust_env=False, timeout=30) as client:
+        yield client

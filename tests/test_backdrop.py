@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_files import display_p3, grey_gamma, oriented
+from picture_files import LOSSLESS, display_p3, grey_gamma, oriented
 from PIL import Image
 from scenes import after, cut, encoded, product, ready, written
 
@@ -330,3 +330,41 @@ def test_a_product_that_fills_most_of_the_photo(frame: Box) -> None:
     assert (shown[alpha == 0] == (1, 2, 3)).all()
     assert (result == (1, 2, 3)).all(axis=2).sum() == 200 * 100 - (alpha == 255).sum()
     assert edit.report()["canvas"] == {"box": list(box), "size": [200, 100], "scale": 1}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["png-P", "png16-6", "png-key", "webp-RGB", "tiff-RGBA-tiff_lzw"])
+def test_a_large_picture_in_a_temporary_file_gives_the_same_pixels(
+    kind: str, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = LOSSLESS[kind](orientation)
+    photo, box = Photo.open(np.zeros((40, 30, 3), np.uint8)), Box(-5, -3, 45, 37)
+    held = Placed(Photo.open(source), box, photo).read(box)
+    monkeypatch.setattr("toolkit.photo.photo.SPARING", 16)
+    assert np.array_equal(Placed(Photo.open(source), box, photo).read(box), held)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("reduction", [2, 4.7, 9])
+def test_a_large_jpeg_that_is_shrunk_is_decoded_smaller_and_lies_in_the_same_place(
+    reduction: float, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y, x = np.mgrid[:301, :413]
+    smooth = np.dstack([x * 255 / 413, y * 255 / 301, 127 + 120 * np.sin(x / 40) * np.cos(y / 30)]).astype(np.uint8)
+    picture = Photo.open(encoded(smooth, "JPEG", quality=95, exif=oriented(orientation)))
+    photo = Photo.open(np.zeros((8, 8, 3), np.uint8))
+    box = Box(0, 0, round(picture.size.width / reduction), round(picture.size.height / reduction))
+    held = Placed(picture, box, photo).read(box).astype(int)
+    monkeypatch.setattr("toolkit.photo.photo.SPARING", 16)
+    assert picture.aside(reduction).box.width < picture.size.width / reduction * 2 + 1
+    assert np.abs(Placed(picture, box, photo).read(box).astype(int) - held).max() <= 3
+
+
+def test_a_large_photo_before_a_large_picture_is_decoded_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    photo, colours, alpha = product(bands=3, dtype=np.uint8)
+    Image.fromarray(circle(70, 50)).save(tmp_path / "ground.png")
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    stage = Backdrop(background=str(tmp_path / "ground.png"))
+    held = after(cut(photo, colours, alpha), stage).array()
+    monkeypatch.setattr("toolkit.photo.photo.SPARING", 16)
+    assert np.array_equal(after(cut(tmp_path / "photo.png", colours, alpha), stage).array(), held)

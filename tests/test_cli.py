@@ -130,15 +130,59 @@ def test_all_failed_is_1_and_one_alone_keeps_its_code() -> None:
 def test_a_dry_run_writes_nothing_and_says_what_would_be_done() -> None:
     before = files()
     answer = done("remove-object", "p.png", *MASK, "-n", "-o", "new/x.png")
-    assert "telea, 1 window (128x96 at 0,0,128,96), 1 call, free, about 0 s; would write new/x.png" in answer.text
+    assert answer.text.startswith(
+        "p.png: fill by telea, 1 window (128x96 at 0,0,128,96), 1 call, free, about 0 s; nothing leaves this machine; "
+        "would read p.png, m.png, make 128x96 and write new/x.png\n"
+    )
     said = report("remove-object", "p.png", *MASK, "-n", "--num-images", "3")["items"][0]
-    assert (said["dry_run"], said["calls"], said["engine"]) == (True, 3, "telea")
+    assert (said["dry_run"], said["calls"], said["engines"]) == (True, 3, {"fill": ["telea"]})
     assert said["price"] == {"total": 0.0, "currency": "USD"}
     assert said["would_write"] == [f"p-remove-object-{k}.png" for k in (1, 2, 3)]
     assert files() == before
     Path("there.png").touch()
     (warned,) = report("remove-object", "p.png", *MASK, "-n", "-o", "there.png")["items"]
     assert warned["warnings"] == ["there.png: already exists; name another output with -o, or say --overwrite"]
+    assert warned["exists"] == ["there.png"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml")))
+def test_every_recipe_has_a_dry_run_that_says_what_the_run_then_does(name: str) -> None:
+    before = files()
+    planned = report(name, "p.png", *MASK[:2], "-n", "--preview")["items"][0]
+    assert files() == before
+    done_ = report(name, "p.png", *MASK[:2], "--preview")["items"][0]
+    assert planned["would_read"] == ["p.png", "m.png"]
+    assert planned["would_write"] == [*(one["path"] for one in done_["outputs"]), done_["preview"]]
+    assert planned["exists"] == []
+    assert planned["canvas"] == done_["canvas"]
+    assert planned["price"] == done_["price"] == {"total": 0.0, "currency": "USD"}
+    assert not planned["data_leaves_machine"]
+    engines = {step["engine"] for step in done_["steps"]} - {""}
+    assert {engine for names in planned["engines"].values() for engine in names} == engines
+    windows = [window for step in done_["steps"] if step["stage"] == "crop" for window in step["figures"]["windows"]]
+    assert planned["windows"] == windows
+    assert planned["warnings"] == done_["warnings"]
+    assert report(name, "p.png", *MASK[:2], "-n")["items"][0]["exists"] == planned["would_write"][:1]
+
+
+def test_a_dry_run_knows_the_canvas_and_what_is_read_for_it() -> None:
+    answer = done(
+        "swap-background", "p.png", "--mask", "m.png", "--background", "p.jpg", "--canvas", "64x64", "-n", "-o", "x.png"
+    )
+    assert "nothing leaves this machine; would read p.png, m.png, p.jpg, make 64x64" in answer.text
+    assert not Path("x.png").exists()
+    sentence = call("cutout", "p.png", "--mask", "m.png", "-n", "-o", "x.jpg").sentence
+    assert sentence == "x.jpg: JPEG has no transparency; name a .png or .webp file, or say --format png"
+
+
+def test_a_dry_run_plans_every_fill_of_a_recipe() -> None:
+    Path("twice.yaml").write_text(
+        "name: twice\nstages: [{select: {box: [[38, 28, 72, 62]]}}, crop, {fill: {model: telea}}, composite, "
+        "{select: {box: [[80, 10, 100, 30]]}}, crop, {fill: {model: telea}}, composite]\n"
+    )
+    (said,) = report("run", "twice.yaml", "p.png", "-n")["items"]
+    assert (said["calls"], len(said["windows"])) == (2, 2)
+    assert said["engines"]["fill"] == ["telea"]
 
 
 def test_pictures_that_are_alike_are_said_to_be() -> None:

@@ -568,5 +568,7 @@ def test_a_dry_run_counts_a_paid_enhancer(account: Server) -> None:
     assert answer.code == 0, answer.err
     (item,) = json.loads(answer.text)["items"]
     assert item["price"]["total"] == pytest.approx(0.038)
-    assert item["enhancer"] == "wavespeed-molmo2-prompt-optimizer"
+    assert item["calls"] == 2
+    assert item["steps"][-1]["figures"]["enhancer"] == "wavespeed-molmo2-prompt-optimizer"
+    assert item["leaves_for"] == ["127.0.0.1"]
     assert not account.requests

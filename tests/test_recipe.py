@@ -280,8 +280,9 @@ def test_a_recipe_is_called_like_a_stage() -> None:
     with Run(workers=1, engines={"stand-in": (card(), StandIn())}) as run:
         edit = recipe(picture, run, mask=mask)
         assert [step.stage for step in edit.steps] == ["select", "dilate", "crop", "fill", "composite"]
-        assert [step.stage for step in recipe(picture, run, mask=mask, until="crop").steps] == ["select", "dilate"]
-        with pytest.raises(UnknownNameError, match=r"^until: no stage 'croop'; did you mean 'crop'\?$"):
-            recipe(picture, run, mask=mask, until="croop")
+        planned = recipe(picture, run, mask=mask, plan=True)
+        assert [step.stage for step in planned.steps] == ["select", "dilate", "crop", "fill"]
+        assert planned.steps[-1].figures["calls"] == 1
+        assert not planned.fills
         with pytest.raises(UnknownNameError, match="no option 'maks'; did you mean 'mask'"):
             recipe(picture, run, maks=mask)

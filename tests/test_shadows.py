@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.dataset.work import overlaid
+from toolkit.dataset.pictures import overlaid
 from toolkit.edit import Canvas, Cutout, Edit, Region
 from toolkit.geometry import Box, Size
 from toolkit.leftovers import leftover_score

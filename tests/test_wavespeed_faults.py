@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,11 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-from test_wavespeed_server import FLUX, finished, inputs, png
+from wavespeed_calls import FLUX, finished, inputs, png
 from wavespeed_server import NoSuchFault, Server
 from wavespeed_server.faults import CONNECT, FABRICATED, JSON, PICTURE, STATUSES, TASK, TASK_ERRORS, WIRE
 
 SUBMIT = f"/api/v3/{FLUX}"
-
-
-@pytest.fixture
-def http(service: Server) -> Iterator[httpx.Client]:
-    key = {"Authorization": f"Bearer {service.settings.key}"}
-    with httpx.Client(base_url=service.url, headers=key, trust_env=False, timeout=30) as client:
-        yield client
 
 
 def raw(service: Server, request: bytes, seconds: float = 10.0) -> bytes:
@@ -78,21 +70,21 @@ def test_reply_broken_off_in_the_middle(service: Server) -> None:
 
 @pytest.mark.parametrize("what", ["slow", "late", "stall", "trickle"])
 def test_slow_replies(service: Server, http: httpx.Client, what: str) -> None:
-    service.fault("submit", what, seconds=0.4)
+    service.fault("submit", what, seconds=1.0)
     began = time.monotonic()
     with http.stream("POST", SUBMIT, json=inputs()) as reply:
         headed = time.monotonic() - began
-        if what == "slow":
-            assert len(service.accepted) == 1
         reply.read()
     took = time.monotonic() - began
     assert reply.json()["data"]["status"] == "created"
-    assert took >= 0.4
-    assert (headed >= 0.4) == (what in ("slow", "late"))
+    assert took >= 0.95
+    assert (headed >= 0.95) == (what in ("slow", "late"))
+    at = service.accepted[0].at - service.requests[0].at
+    assert (at >= 0.95) == (what == "late")
 
 
 def test_late_submission_is_accepted_after_the_client_gave_up(service: Server, http: httpx.Client) -> None:
-    service.fault("submit", "late", seconds=0.3)
+    service.fault("submit", "late", seconds=1.5)
     with pytest.raises(httpx.ReadTimeout):
         http.post(SUBMIT, json=inputs(), timeout=0.05)
     assert service.accepted == []

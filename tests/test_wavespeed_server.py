@@ -1,141 +1,18 @@
-"""The stand-in for the WaveSpeed API is fair: its endpoints by the book, and the official client runs against it."""
+"""The stand-in for the WaveSpeed API answers by the book."""
 
 from __future__ import annotations
 
 import base64
 import gc
-import io
 import re
 import threading
-from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import httpx
 import numpy as np
 import pytest
-import wavespeed
+from wavespeed_calls import FLUX, OPTIMIZER, decoded, finished, inputs, mask_png, png
 from wavespeed_server import Server, ServerProcess
-
-FLUX = "wavespeed-ai/flux-fill-dev"
-OPTIMIZER = "wavespeed-ai/prompt-optimizer"
-SIZE = (320, 256)
-
-
-def png(value: int = 90, size: tuple[int, int] = SIZE) -> bytes:
-    """A grey picture with a gradient."""
-    rows = np.linspace(value, value + 60, size[1]).astype(np.uint8)
-    return bytes(cv2.imencode(".png", np.repeat(np.repeat(rows[:, None, None], size[0], 1), 3, 2))[1])
-
-
-def mask_png(size: tuple[int, int] = SIZE) -> bytes:
-    mask = np.zeros(size[::-1], np.uint8)
-    mask[80:180, 100:220] = 255
-    return bytes(cv2.imencode(".png", mask)[1])
-
-
-def decoded(data: bytes) -> np.ndarray:
-    made = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert made is not None
-    return made.astype(int)
-
-
-def inputs(**others: Any) -> dict[str, Any]:
-    """A whole submission whose pictures are data URIs."""
-    shown = {
-        name: "data:image/png;base64," + base64.b64encode(data).decode()
-        for name, data in (("image", png()), ("mask_image", mask_png()))
-    }
-    return {**shown, "prompt": "a red chair", "size": f"{SIZE[0]}*{SIZE[1]}", "seed": 1, **others}
-
-
-@pytest.fixture
-def http(service: Server) -> Iterator[httpx.Client]:
-    """A client that trusts no proxy and carries the key."""
-    key = {"Authorization": f"Bearer {service.settings.key}"}
-    with httpx.Client(base_url=service.url, headers=key, trust_env=False, timeout=30) as client:
-        yield client
-
-
-@pytest.fixture
-def official(service: Server, monkeypatch: pytest.MonkeyPatch) -> wavespeed.Client:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    return wavespeed.Client(api_key=service.settings.key, base_url=service.url + "/", retry_interval=0.01)
-
-
-def finished(http: httpx.Client, service: Server, sent: dict[str, Any], model: str = FLUX) -> dict[str, Any]:
-    """Submit, wait, and the prediction's data."""
-    reply = http.post(f"/api/v3/{model}", json=sent)
-    assert reply.status_code == 200, reply.text
-    name = reply.json()["data"]["id"]
-    service.wait(lambda one: next(p for p in one.accepted if p.id == name).finished)
-    data: dict[str, Any] = http.get(f"/api/v3/predictions/{name}/result").json()["data"]
-    return data
-
-
-# The official client.
-
-
-def test_official_client_uploads_runs_and_polls(service: Server, official: wavespeed.Client, tmp_path: Any) -> None:
-    path = tmp_path / "photo.png"
-    path.write_bytes(png())
-    urls = [official.upload(str(path)), official.upload(io.BytesIO(mask_png()))]
-    sent = inputs(image=urls[0], mask_image=urls[1])
-    result = official.run(FLUX, sent, poll_interval=0.01)
-    (url,) = result["outputs"]
-    assert httpx.get(url, trust_env=False).content.startswith(b"\x89PNG")
-    assert [one.data for one in service.uploads] == [png(), mask_png()]
-    assert [one.filename for one in service.uploads] == ["photo.png", "upload"]
-    (prediction,) = service.accepted_once(1)
-    assert prediction.inputs == sent
-    assert prediction.polls >= 1
-    assert prediction.downloads == 1
-    assert not service.keys_leaked()
-    assert service.requests[0].headers["x-client-name"] == "wavespeed-python"
-
-
-def test_official_client_in_sync_mode(service: Server, official: wavespeed.Client) -> None:
-    result = official.run(OPTIMIZER, {"text": "a chair"}, enable_sync_mode=True)
-    assert result["outputs"][0].startswith("a chair")
-    assert service.counts == {"submit": 1}
-    service.set(sync_limit=0.02, seconds=5)
-    with pytest.raises(RuntimeError, match=r"Sync mode timed out \(task_id: [0-9a-f]{32}\)"):
-        official.run(FLUX, inputs(), enable_sync_mode=True)
-
-
-def test_official_client_sees_failures(service: Server, official: wavespeed.Client) -> None:
-    service.fault("task", "fail", code=1402)
-    with pytest.raises(RuntimeError, match=r"Prediction failed .* Failed to download image"):
-        official.run(FLUX, inputs(), poll_interval=0.01)
-    service.fault("task", "end", status="timeout")
-    with pytest.raises(RuntimeError, match="Prediction timeout"):
-        official.run(FLUX, inputs(), poll_interval=0.01)
-    service.fault("submit", 503)
-    with pytest.raises(RuntimeError, match="HTTP 503"):
-        official.run(FLUX, inputs())
-    with pytest.raises(RuntimeError, match="HTTP 400.*guidance_scale"):
-        official.run(FLUX, inputs(guidance_scale=25))
-    with pytest.raises(RuntimeError, match="HTTP 401"):
-        wavespeed.Client(api_key="wrong", base_url=service.url).run(FLUX, inputs())
-    assert len(service.accepted) == 2
-
-
-def test_official_client_retries_results_and_never_submissions(service: Server, official: wavespeed.Client) -> None:
-    for what in (429, 500, 502, 503, 504):
-        service.fault("poll", what)
-    assert official.run(FLUX, inputs(), poll_interval=0.01)["outputs"]
-    assert [one.status for one in service.requests if one.kind == "poll"][:6] == [429, 500, 502, 503, 504, 200]
-    service.fault("poll", "drop")
-    assert official.run(FLUX, inputs(), poll_interval=0.01)["outputs"]
-    service.fault("submit", "drop-after")
-    with pytest.raises(RuntimeError, match="did not return a response"):
-        official.run(FLUX, inputs())
-    assert len(service.accepted) == 3
-    with pytest.raises(AssertionError, match="more than once"):
-        service.accepted_once()
-
-
-# Endpoints.
 
 
 def test_predictions_look_as_documented(service: Server, http: httpx.Client) -> None:

@@ -132,10 +132,13 @@ class Step:
         stage: the stage's name.
         parameters: the stage's fields as written.
         engine: name of the card of the engine that did the work; empty where none was needed.
+        task: what that engine was asked for (segment, matte, fill, ...).
+        data_leaves_machine: whether that engine works on another machine.
         card_revision: the revision of that card.
         seeds: the seeds drawn or given.
         seconds: wall-clock seconds.
         price: what was paid.
+        reads: files it read besides the photo.
         figures: measurements (windows, seam scores, confidence, ...), JSON-ready.
         notes: sentences for the user.
         warnings: sentences for the user that ask for attention.
@@ -144,11 +147,14 @@ class Step:
     stage: str
     parameters: Mapping[str, Any]
     engine: str = ""
+    task: str = ""
+    data_leaves_machine: bool = False
     card_revision: str = ""
     seeds: tuple[int, ...] = ()
     seconds: float = 0.0
     price: float = 0.0
     currency: str = Price().currency
+    reads: tuple[str, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -17,9 +17,9 @@ ToolkitError                  base of all; `str(error)` is one sentence fit for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ToolkitError(Exception):
@@ -85,7 +85,18 @@ class OutputError(ToolkitError):
 
 
 class HeldBack(ToolkitError):
-    """A mask that is too unsure to be paid for; nothing was sent."""
+    """A mask that is too unsure to be paid for; nothing was sent.
+
+    Args:
+        message: one sentence.
+        edit: the edit with its selection.
+        row: of the table by which it is released, once its mask is written.
+        folder: where that table belongs.
+    """
+
+    def __init__(self, message: str, edit: Any, row: Mapping[str, Any] | None = None, folder: Any = None) -> None:
+        super().__init__(message)
+        self.edit, self.row, self.folder = edit, row or {}, folder
 
 
 class EngineError(ToolkitError):

@@ -81,7 +81,7 @@ class Journal:
         self._database = Database(folder / "journal.sqlite3" if folder else None, _VERSION, _SCHEMA)
         self._owner = Owner(folder)
         self._fresh()
-        after_fork(self._fresh)
+        after_fork(self, Journal._fresh)
 
     def _fresh(self) -> None:
         self._turn = threading.Condition()
@@ -254,7 +254,7 @@ class Journal:
             key: hash of everything that shapes the answer.
             run: on whose bill a new attempt goes.
             fresh: make a new attempt though one is done, failed or unknown, unless it is the same run's. One that an
-                earlier owner left in sending or sent comes first.
+                earlier owner left in sending or sent, and that was never done, comes first.
             cancelled: asked while waiting.
 
         Raises:
@@ -279,16 +279,16 @@ class Journal:
                 self._release(claim)
 
     def _release(self, claim: Claim) -> None:
-        entry = claim.entry
-        if entry.owner != self._me():  # a forked child leaves the block: it is its parent's
+        if claim.owner != self._me():  # a forked child leaves the block: the claim is its parent's
             return
-        # If it cannot be written, threads of this process go on all the same, and others when it ends.
-        with contextlib.suppress(EngineError), self._database.write() as database:
-            database.execute(
-                "UPDATE job SET owner = '' WHERE key = ? AND attempt = ? AND owner = ?",
-                (entry.key, entry.attempt, entry.owner),
-            )
-        self._end_turn(entry.key)
+        if claim.entry.state != "done":
+            # If it cannot be written, threads of this process go on all the same, and others when it ends.
+            with contextlib.suppress(EngineError), self._database.write() as database:
+                database.execute(
+                    "UPDATE job SET owner = '' WHERE key = ? AND attempt = ? AND owner = ?",
+                    (claim.entry.key, claim.entry.attempt, claim.owner),
+                )
+        self._end_turn(claim.entry.key)
 
     def _wait_for_turn(self, key: str, cancelled: Callable[[], bool]) -> None:
         """One thread of this process at a time deals with a key, so that the file tells processes apart only."""
@@ -318,7 +318,7 @@ class Journal:
                 entry is None
                 or entry.state == "failed"
                 or entry.expired
-                or (again and entry.state in ("done", "unknown"))
+                or (again and (entry.state == "unknown" or "done" in entry.times))
             ):
                 entry = self._attempt(key, kind, run, entry)
             else:
@@ -349,15 +349,18 @@ class Journal:
 
     def _adopt(self, entry: Entry, run: str) -> Entry | None:
         """The attempt of an owner who left it; None when another process changed it since we looked."""
-        adopted = replace(entry, owner=self._me(), run=run if entry.state == "intended" else entry.run)
+        run = run if entry.state == "intended" else entry.run
         recorded = "done" if "done" in entry.times and entry.state == "sent" else entry.state
         with self._database.write() as database:
             taken = database.execute(
                 "UPDATE job SET owner = ?, run = ?, state = ? "
                 "WHERE key = ? AND attempt = ? AND owner = ? AND state IN (?, ?)",
-                (adopted.owner, adopted.run, entry.state, entry.key, entry.attempt, entry.owner, entry.state, recorded),
+                (self._me(), run, entry.state, entry.key, entry.attempt, entry.owner, entry.state, recorded),
             )
-            return adopted if taken.rowcount else None
+            if not taken.rowcount:
+                return None
+            row = "SELECT * FROM job WHERE key = ? AND attempt = ?"  # as it is now, not as it was when we looked
+            return self._entry(database.execute(row, (entry.key, entry.attempt)).fetchone())
 
     def _newest(self, key: str) -> Entry | None:
         rows = self._database.read("SELECT * FROM job WHERE key = ? ORDER BY attempt DESC LIMIT 1", (key,))
@@ -406,10 +409,12 @@ class Claim:
     Attributes:
         entry: the attempt as it stands.
         holds: False when it was done already: there is nothing to do.
+        owner: the process that made the claim.
     """
 
     def __init__(self, journal: Journal, entry: Entry, run: str) -> None:
         self.entry = entry
+        self.owner = entry.owner
         self._run = run
         self.holds = entry.state != "done"
         self._journal = journal
@@ -460,7 +465,8 @@ class Claim:
         assert self.holds, f"a job that was {entry.state} when it was claimed cannot become {state}"
         assert state in _NEXT[entry.state], f"a job that is {entry.state} cannot become {state}"
         changed = replace(entry, state=state, times={**entry.times, state: time.time()}, **changes)
-        values = {name: getattr(changed, name) for name in ("state", "remote", "price", "paid", "error")}
+        changed = replace(changed, owner="") if state == "done" else changed
+        values = {name: getattr(changed, name) for name in ("state", "owner", "remote", "price", "paid", "error")}
         values |= {name: _json(getattr(changed, name)) for name in ("request", "facts", "answer", "times")}
         values |= {"files": _json([f"{path.parent.name}/{path.name}" for path in changed.files]), **columns}
         with self._journal._database.write(durable=True) as database:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -193,6 +194,15 @@ def estimate(
     calls = len(windows) * images
     seconds = None if pace is None else sum(window.size.megapixels * pace + per_call for window in windows) * images
     return Plan(passes, calls, price.of(calls), price.currency, seconds)
+
+
+def described(passes: tuple[tuple[Window, ...], ...]) -> list[dict[str, Any]]:
+    """The windows of all passes, JSON-ready: box, working size and photo pixels for a working one."""
+    return [
+        {"box": list(window.box), "size": list(window.size), "scale": round(window.scale, 4)}
+        for one in passes
+        for window in one
+    ]
 
 
 def _refusal(size: Size, limits: Limits) -> str:

@@ -287,29 +287,28 @@ class Recipe:
                 )
             yield build(item.stage, values, item.stage.name)
 
-    def __call__(self, source: Any, run: Run | None = None, *, until: str | None = None, **options: Any) -> Edit:
+    def __call__(self, source: Any, run: Run | None = None, *, plan: bool = False, **options: Any) -> Edit:
         """Run all stages on a photo (anything `Edit.of` takes); options as in `options()`.
 
         Args:
             source: path, bytes, open file, URL, array, PIL image, Photo or Edit.
             run: its surroundings; one of its own without it.
-            until: stop before the stage of this name.
+            plan: a dry run: fill nothing, and leave out what needs fills. The edit's steps say what would be done;
+                later selections see the photo as it is.
+            options: values by the names of `options()`.
 
         Raises:
-            UnknownNameError: for an option or stage the recipe does not have.
+            UnknownNameError: for an option the recipe does not have.
             ParameterError: for a value of the wrong type or out of range.
         """
         recipe = self.bind(options) if options or self.inputs else self
         if run is None:
             with Run() as own:
-                return recipe(source, own, until=until)
+                return recipe(source, own, plan=plan)
         edit = Edit.of(source)
-        if until is not None and until not in {item.stage.name for item in self.items}:
-            raise UnknownNameError("until", "stage", until, {item.stage.name for item in self.items})
         for stage in recipe.stages():
-            if stage.name == until:
-                break
-            edit = stage(edit, run)
+            if not (plan and "fills" in stage.needs):
+                edit = stage(edit, run, plan=plan)
         return edit
 
     def _checked(self) -> Iterator[Item]:

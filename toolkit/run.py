@@ -221,15 +221,15 @@ class Run:
         (answer,) = finished({future: None}, self, self._shared.pool.cancel)  # type: ignore[dict-item]
         return answer
 
-    def card(self, task: Task, name: str = "auto") -> Card:
-        """The card called `name`, or the one `auto` takes.
+    def card(self, task: Task, name: str = "auto", *, ready: bool = True) -> Card:
+        """The card called `name`, or the one `auto` takes; unless `ready`, one by name need not run here.
 
         Raises:
             UnknownNameError: for a name nobody knows.
             EngineError: when its engine cannot run here.
         """
         given = self._shared.given.get(name)
-        return given[0] if given and given[0].task == task else engines.resolve(task, name)
+        return given[0] if given and given[0].task == task else engines.resolve(task, name, ready=ready)
 
     def fill(self, card: Card, jobs: Sequence[FillJob]) -> Iterator[FillResult]:
         """Have jobs filled by the card's engine, together with the jobs of other edits; results in any order."""

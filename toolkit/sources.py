@@ -13,8 +13,13 @@ import numpy.typing as npt
 from toolkit.blend import Scaling, dither, levels, resampled
 from toolkit.geometry import Box
 from toolkit.photo import Photo
+from toolkit.photo.aside import Aside
+from toolkit.photo.raster import strips
 
 Pixels = npt.NDArray[Any]
+_STRIP = 1 << 17
+"""Pixels that are resampled at once."""
+
 Colour = tuple[int, ...]
 """A value for each band of a photo, in its own space and depth."""
 
@@ -82,6 +87,8 @@ class Gradient:
 class Placed:
     """A picture that covers `box`: centred, never stretched, what sticks out cut off; in the colours of `photo`.
 
+    Of a large picture the pixels lie in a temporary file from the first reading on, not in memory.
+
     Attributes:
         picture: what is placed; transparent parts show white.
         box: what it covers.
@@ -110,17 +117,30 @@ class Placed:
 
     def read(self, box: Box) -> Pixels:
         """As `Source` says; nothing beyond `self.box` may be asked for."""
+        whole = np.empty((box.height, box.width, self.bands), self.photo.dtype)
+        for strip in strips(box.size, _STRIP):
+            whole[strip.slices] = self._converted(self._resampled(strip.shift(box.left, box.top).within(self.box)))
+        return whole
+
+    @cached_property
+    def _held(self) -> Photo | Aside:
+        """What the pixels are read from; reduced already, where that makes decoding cheaper."""
+        return self.picture.aside(1 / self.scale) if self.picture.is_large else self.picture
+
+    def _resampled(self, part: Box) -> Pixels:
+        """The picture's colours (h, w, C) in a box that is counted from the corner of `self.box`; float, on white."""
+        held = self._held
+        reduced, corner = (held.reduced, held.corner) if isinstance(held, Aside) else (1, (0.0, 0.0))
         step = 1 / self.scale
-        width, height = self.picture.size
-        origin = (width - self.box.width * step) / 2, (height - self.box.height * step) / 2
+        free = ((n - over * step) / 2 for n, over in zip(self.picture.size, self.box.size, strict=True))
+        x, y = (start + n / reduced for start, n in zip(corner, free, strict=True))
         alpha = self.picture.has_alpha
-        part = box.within(self.box)
-        values = resampled(self.picture.crop, self.picture.box, part, Scaling(origin, step), alpha=alpha)
+        values = resampled(held.crop, held.box, part, Scaling((x, y), step / reduced), alpha=alpha)
         top = np.iinfo(self.picture.dtype).max
         np.clip(values, 0, top, out=values)
         if alpha:
             values = values[..., :-1] * (values[..., -1:] / top) + (top - values[..., -1:])
-        return self._converted(values)
+        return values
 
     def _converted(self, values: Pixels) -> Pixels:
         """Float values of the picture as pixels of the photo; between equal spaces without a way through sRGB."""

@@ -14,27 +14,22 @@ google/dreambooth: dataset/fancy_boot, dataset/clock.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import sys
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from benchmarks.gallery.run import OUT as REMOVALS
-from benchmarks.gallery.run import Pixels, cpu_seconds, padded, resized, save
+from benchmarks.gallery.sheets import OUT as FOLDER
+from benchmarks.gallery.sheets import Job, Pixels, padded, resized, run_gallery, save
+from benchmarks.measure import cpu_seconds
 from toolkit.edit import Edit
-from toolkit.errors import ToolkitError
 from toolkit.geometry import Box
 from toolkit.recipe import Recipe
 from toolkit.run import Run
 from toolkit.stages.backdrop import Backdrop
 
 JOBS = Path(__file__).with_name("products.json")
-OUT = REMOVALS.with_name("products")
+OUT = FOLDER / "products"
 CELL = 520
 
 
@@ -100,7 +95,7 @@ def picture_of(edit: Edit, name: str) -> None:
     save(OUT / "rows" / f"{name}.png", resized(rows[0], 0.5))
 
 
-def run_job(job: dict[str, Any], data: Path, run: Run) -> str:
+def run_job(job: Job, data: Path, run: Run) -> str:
     """Run one job and write its pictures; its line of the table, and a line for each warning."""
     options = {name: value for name, value in job.items() if name not in ("name", "photo")}
     if options["background"].startswith("photos/"):
@@ -120,39 +115,9 @@ def run_job(job: dict[str, Any], data: Path, run: Run) -> str:
     return line + "".join(f"  ! {warning}\n" for step in edit.steps for warning in step.warnings)
 
 
-def sheet(jobs: list[dict[str, Any]]) -> None:
-    """`sheet.png` of the first rows of all jobs that have been run so far."""
-    found = [OUT / "rows" / f"{job['name']}.png" for job in jobs]
-    rows = [
-        np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), np.uint8) for path in found if path.is_file()
-    ]
-    if rows:
-        width = max(one.shape[1] for one in rows)
-        save(OUT / "sheet.png", np.vstack([padded(one, width, one.shape[0]) for one in rows]))
-
-
 def main() -> None:
-    jobs: list[dict[str, Any]] = json.loads(JOBS.read_text(encoding="utf-8"))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help="names from products.json; all without any")
-    chosen = parser.parse_args().jobs
-    root = os.environ.get("INPAINT_DATA")
-    if not root:
-        raise SystemExit("INPAINT_DATA is not set: it must name the folder that holds photos/")
-    cv2.setNumThreads(1)
-    OUT.mkdir(parents=True, exist_ok=True)
-    say = sys.stdout.write
-    say(f"{'job':16} {'photo':>10} {'product':>7}  conf   shadow scale    CPU\n")
-    with Run() as run:
-        for job in jobs:
-            if chosen and job["name"] not in chosen:
-                continue
-            try:
-                say(run_job(job, Path(root), run))
-            except ToolkitError as problem:
-                say(f"{job['name']:16} ! {problem}\n")
-            sys.stdout.flush()
-    sheet(jobs)
+    heads = f"{'job':16} {'photo':>10} {'product':>7}  conf   shadow scale    CPU"
+    run_gallery(__doc__, JOBS, OUT, heads, run_job)
 
 
 if __name__ == "__main__":

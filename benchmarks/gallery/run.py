@@ -29,42 +29,24 @@ Where the photos can be had publicly (GitHub repository: path):
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import sys
 import time
-import traceback
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import psutil
-from numpy.typing import NDArray
 
+from benchmarks.gallery.sheets import OUT as FOLDER
+from benchmarks.gallery.sheets import Job, Pixels, padded, resized, run_gallery, save
+from benchmarks.measure import cpu_seconds
 from toolkit.edit import Edit
-from toolkit.errors import ToolkitError
 from toolkit.geometry import Box
 from toolkit.recipe import Recipe
 from toolkit.run import Run
 
 JOBS = Path(__file__).with_name("jobs.json")
-OUT = Path(__file__).parents[1] / "out" / "gallery"
+OUT = FOLDER / "gallery"
 CELL, SMALL, ZOOMS = 560, 240, 4
 OPTIONS = ("box", "point", "not_point", "mask")
-
-Pixels = NDArray[np.uint8]
-
-
-def cpu_seconds() -> float:
-    """CPU seconds of this process and its living worker processes."""
-    own = psutil.Process()
-    total = 0.0
-    for process in (own, *own.children(recursive=True)):
-        times = process.cpu_times()
-        total += times.user + times.system
-    return total
 
 
 class Clock:
@@ -100,7 +82,7 @@ def telea(edit: Edit) -> tuple[Pixels, float]:
     return picture, seconds
 
 
-def marked(photo: Pixels, job: dict[str, Any], part: Box, scale: float) -> Pixels:
+def marked(photo: Pixels, job: Job, part: Box, scale: float) -> Pixels:
     """`part` of the photo at `scale`, with the job's boxes (red) and clicks (green, blue for those beside)."""
     picture = resized(photo[part.slices], scale)
     for values in job.get("box", ()):
@@ -125,21 +107,7 @@ def overlaid(photo: Pixels, edit: Edit) -> Pixels:
     return picture
 
 
-def resized(picture: Pixels, scale: float) -> Pixels:
-    """At `scale`, averaging where it shrinks."""
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(np.ascontiguousarray(picture), size, interpolation=how), np.uint8)
-
-
-def padded(picture: Pixels, width: int, height: int) -> Pixels:
-    """On a grey cell of `width` x `height`."""
-    cell = np.full((height, width, 3), 60, np.uint8)
-    cell[: picture.shape[0], : picture.shape[1]] = picture
-    return cell
-
-
-def row(pictures: list[Pixels], job: dict[str, Any], part: Box, cell: int) -> Pixels:
+def row(pictures: list[Pixels], job: Job, part: Box, cell: int) -> Pixels:
     """Four cells of `part`: photo with marks, mask, ours, cv2.inpaint."""
     scale = min(cell / part.width, cell / part.height, 8.0)
     cells = [marked(pictures[0], job, part, scale), *(resized(picture[part.slices], scale) for picture in pictures[1:])]
@@ -157,7 +125,7 @@ def views(edit: Edit) -> list[Box]:
     return [edit.box, *parts]
 
 
-def picture_of(edit: Edit, job: dict[str, Any]) -> float:
+def picture_of(edit: Edit, job: Job) -> float:
     """Write the job's two PNGs; the CPU seconds of cv2.inpaint."""
     photo = edit.photo.to_srgb(edit.photo.crop(edit.box))
     theirs, seconds = telea(edit)
@@ -171,28 +139,7 @@ def picture_of(edit: Edit, job: dict[str, Any]) -> float:
     return seconds
 
 
-def save(path: Path, picture: Pixels) -> None:
-    """As PNG."""
-    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-
-
-def sheet(jobs: list[dict[str, Any]]) -> None:
-    """`sheet.png` of all jobs that have been run so far, in the order of the list."""
-    rows = []
-    for job in jobs:
-        path = OUT / "rows" / f"{job['name']}.png"
-        if path.is_file():
-            strip = np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), np.uint8)
-            title = np.full((18, strip.shape[1], 3), 20, np.uint8)
-            cv2.putText(
-                title, f"{job['name']} ({job['kind']})", (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255)
-            )
-            rows += [title, strip]
-    if rows:
-        save(OUT / "sheet.png", np.vstack(rows))
-
-
-def run_job(job: dict[str, Any], data: Path, run: Run) -> str:
+def run_job(job: Job, data: Path, run: Run) -> str:
     """Run one job and write its pictures; its line of the table, and a line for each warning."""
     options = {name: job[name] for name in OPTIONS if name in job}
     if "mask" in options:
@@ -215,33 +162,8 @@ def run_job(job: dict[str, Any], data: Path, run: Run) -> str:
 
 
 def main() -> None:
-    jobs: list[dict[str, Any]] = json.loads(JOBS.read_text(encoding="utf-8"))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help="names from jobs.json; all without any")
-    chosen = parser.parse_args().jobs
-    unknown = set(chosen) - {job["name"] for job in jobs}
-    if unknown:
-        raise SystemExit(f"no job called {sorted(unknown)[0]!r}; there are {', '.join(job['name'] for job in jobs)}")
-    root = os.environ.get("INPAINT_DATA")
-    if not root:
-        raise SystemExit("INPAINT_DATA is not set: it must name the folder that holds photos/, masks/ and coco/")
-    cv2.setNumThreads(1)
-    OUT.mkdir(parents=True, exist_ok=True)
-    say = sys.stdout.write
-    say(f"{'job':16} {'photo':>10} {'mask':>7}  conf win/scale seam    CPU select   fill  compo  TELEA   wall\n")
-    with Run() as run:
-        for job in jobs:
-            if chosen and job["name"] not in chosen:
-                continue
-            try:
-                say(run_job(job, Path(root), run))
-            except ToolkitError as problem:
-                say(f"{job['name']:16} ! {problem}\n")
-            except Exception:
-                # One job must not hide the others, and a traceback is what the table is to show.
-                say(f"{job['name']:16} ! crashed\n{traceback.format_exc()}")
-            sys.stdout.flush()
-    sheet(jobs)
+    heads = f"{'job':16} {'photo':>10} {'mask':>7}  conf win/scale seam    CPU select   fill  compo  TELEA   wall"
+    run_gallery(__doc__, JOBS, OUT, heads, run_job)
 
 
 if __name__ == "__main__":

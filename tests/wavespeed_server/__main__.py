@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -31,9 +32,14 @@ def main() -> None:
     with contextlib.suppress(KeyboardInterrupt), Server(given.port, log, seconds=given.seconds) as server:
         print(server.url, flush=True)  # noqa: T201
         if given.with_parent:
-            sys.stdin.buffer.read()
-        else:
-            ended.wait()
+            threading.Thread(target=_wait_for_end, args=(ended,), daemon=True).start()
+        ended.wait()
+
+
+def _wait_for_end(ended: threading.Event) -> None:
+    while os.read(0, 4096):
+        pass
+    ended.set()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ becomes of an accepted submission). `what` is a name from WHATS or an HTTP statu
 from __future__ import annotations
 
 import json
-import struct
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 
 import cv2
 
-from .picture import decode, encode
+from .picture import decode, encode, png
 from .service import KINDS
 from .wire import Act, Reply, Request, Step, refusal
 
@@ -302,8 +301,4 @@ def _bomb() -> bytes:
     press = zlib.compressobj(9)
     row = bytes(1 + BOMB // 8) * 100
     pixels = b"".join(press.compress(row) for _ in range(BOMB // 100)) + press.flush()
-    head = struct.pack(">IIBBBBB", BOMB, BOMB, 1, 0, 0, 0, 0)
-    chunks = ((b"IHDR", head), (b"IDAT", pixels), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
-    )
+    return png(BOMB, BOMB, 1, 0, pixels)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -98,7 +98,7 @@ class Prediction:
     status: str = "created"
     error: str = ""
     code: int = 0
-    outputs: list[bytes | str] = field(default_factory=list, repr=False)
+    outputs: list[str | Callable[[], bytes]] = field(default_factory=list, repr=False)
     nsfw: list[bool] = field(default_factory=list)
     inference: int = 0
     finished: float | None = None
@@ -121,7 +121,7 @@ class Prediction:
                 if isinstance(output, str):
                     outputs.append(output)
                 elif self.inputs.get("enable_base64_output"):
-                    outputs.append(base64.b64encode(output).decode())
+                    outputs.append(base64.b64encode(output()).decode())
                 else:
                     outputs.append(f"{origin}/_outputs/{self.id}/{number}.{suffix}")
         value: dict[str, Any] = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import threading
 import time
 from collections import Counter
@@ -15,7 +17,7 @@ from . import faults
 from .faults import Fault, Match, NoSuchFault
 from .records import Prediction, Settings, Upload, identity, media
 from .service import Service, route
-from .wire import Act, Reply, Request, envelope, read_body, read_head, refusal, send
+from .wire import Act, Reply, Request, envelope, read_body, read_head, refusal, send, streams
 
 
 class Server:
@@ -207,7 +209,8 @@ class Server:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:  # add_reader, on Windows too
+                runner.run(self._main())
         except BaseException as problem:
             self._failure = problem
         finally:
@@ -217,32 +220,41 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self.service = Service(self.settings, self._task_fault)
-        listeners = [
-            await asyncio.start_server(self._connected(elsewhere), "127.0.0.1", port, limit=1 << 20, backlog=1024)
-            for elsewhere, port in ((False, self._port), (True, 0))
-        ]
-        ports = [one.sockets[0].getsockname()[1] for one in listeners]
+        listeners = [socket.create_server(("127.0.0.1", port), backlog=1024) for port in (self._port, 0)]
+        ports = [one.getsockname()[1] for one in listeners]
         self.url, self.other_url = (f"http://127.0.0.1:{port}" for port in ports)
         self.service.origins = {f"{host}:{port}" for host in ("127.0.0.1", "localhost") for port in ports}
+        for listener, elsewhere in zip(listeners, (False, True), strict=True):
+            listener.setblocking(False)
+            self._loop.add_reader(listener, self._accept, listener, elsewhere)
         self._ready.set()
         await self._stop.wait()
         for listener in listeners:
+            self._loop.remove_reader(listener)
             listener.close()
-        for task in self._connections:
+        connections = list(self._connections)
+        for task in connections:
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*connections, return_exceptions=True)
         self.service.close()
-        await asyncio.sleep(0)  # lets the sockets close
+        await asyncio.sleep(0)  # lets the connections close
 
-    def _connected(self, elsewhere: bool) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
-        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = self._loop.create_task(self._talk(reader, writer, elsewhere))
+    def _accept(self, listener: socket.socket, elsewhere: bool) -> None:
+        """Take a connection; asyncio's own server may forget one that is made in the moment it stops."""
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            connection, _ = listener.accept()
+            task = self._loop.create_task(self._talk(connection, elsewhere))
             self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
 
-        return connected
+            def over(task: asyncio.Task[None]) -> None:
+                self._connections.discard(task)
+                connection.close()
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, elsewhere: bool) -> None:
+            task.add_done_callback(over)
+
+    async def _talk(self, connection: socket.socket, elsewhere: bool) -> None:
+        connection.setblocking(False)
+        reader, writer = await streams(connection)
         try:
             fault = self._take("connect", "", None)
             if fault is not None:

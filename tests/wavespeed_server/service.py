@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
 from itertools import cycle, islice
 from typing import Any, NamedTuple
@@ -127,8 +128,6 @@ class Service:
             async with self._turn:
                 self._running -= 1
                 self._turn.notify_all()
-        if prediction.status == "failed":
-            self._pay(prediction, -1)
 
     async def _process(self, prediction: Prediction, fault: Mapping[str, Any]) -> None:
         began = time.monotonic()
@@ -146,6 +145,7 @@ class Service:
         if "code" in fault:
             problem = fault["code"], fault["error"]
         if problem:
+            self._pay(prediction, -1)
             prediction.finish("failed", problem[1], problem[0])
         else:
             prediction.finish(fault.get("end", "completed"))
@@ -280,9 +280,10 @@ class Service:
         prediction, number = self.output_of(request)
         if prediction is None or not 1 <= number <= len(prediction.outputs):
             return _storage(404)
-        data = prediction.outputs[number - 1]
+        make = prediction.outputs[number - 1]
+        assert not isinstance(make, str)
+        data = await asyncio.get_running_loop().run_in_executor(self._painters, make)
         prediction.downloads += 1
-        assert isinstance(data, bytes)
         return Reply(200, data, "image/jpeg" if data[:2] == b"\xff\xd8" else "image/png")
 
     def output_of(self, request: Request) -> tuple[Prediction | None, int]:
@@ -325,29 +326,41 @@ def _storage(status: int, message: str = "") -> Reply:
     return Reply(status, text.encode(), "application/xml")
 
 
+class Output:
+    """A picture file: painted beforehand, kept until it is first fetched and painted anew after that."""
+
+    def __init__(self, make: Callable[[], bytes]) -> None:
+        self._make = make
+        self._kept: bytes | None = make()
+
+    def __call__(self) -> bytes:
+        data, self._kept = self._kept or self._make(), None
+        return data
+
+
 def _outputs(
     image: bytes, mask: bytes, inputs: Mapping[str, Any], strict: bool, suffix: str
-) -> list[bytes | str] | tuple[int, str]:
-    """The encoded pictures of one run, or code and sentence of what is wrong with its inputs."""
+) -> list[str | Callable[[], bytes]] | tuple[int, str]:
+    """The outputs of one run, or code and sentence of what is wrong with its pictures."""
     try:
         picture, hole = decode(image), decode(mask, grey=True)
     except NotAPicture:
         return 1402, "Failed to download image from the provided URL."
-    size = size_of(inputs)
-    sizes = [size, picture.shape[1::-1], hole.shape[1::-1]]
+    sizes = [size_of(inputs), picture.shape[1::-1], hole.shape[1::-1]]
     if strict and len(set(sizes)) > 1:
-        shown = ", ".join(
-            f"{name} {w}*{h}" for name, (w, h) in zip(("size", "image", "mask_image"), sizes, strict=True)
-        )
+        shown = ", ".join(f"{name} {w}*{h}" for name, (w, h) in zip(("size", *MEDIA), sizes, strict=True))
         return 1401, f"sizes differ: {shown}"
     seed = inputs.get("seed", -1)
-    if seed < 0:
-        seed = secrets.randbelow(2**31)
-    floored = (size[0] // 16 * 16, size[1] // 16 * 16)  # as the model's reference implementation does
-    return [
-        encode(paint(picture, hole, inputs["prompt"], seed, number, floored), suffix)
-        for number in range(inputs.get("num_images", 1))
-    ]
+    seed = secrets.randbelow(2**31) if seed < 0 else seed
+    numbers = range(inputs.get("num_images", 1))
+    return [Output(partial(_painted, image, mask, inputs, seed, number, suffix)) for number in numbers]
+
+
+def _painted(image: bytes, mask: bytes, inputs: Mapping[str, Any], seed: int, number: int, suffix: str) -> bytes:
+    """The picture file of one output."""
+    width, height = size_of(inputs)
+    size = (width // 16 * 16, height // 16 * 16)  # as the model's reference implementation does
+    return encode(paint(decode(image), decode(mask, grey=True), inputs["prompt"], seed, number, size), suffix)
 
 
 PREDICTION = r"/api/v3/predictions/[^/]+(/result)?|/api/v2/predictions/[^/]+/result"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -111,6 +112,15 @@ def refusal(status: int, message: str, code: int | None = None, headers: Mapping
     return Reply(status, json.dumps(value).encode(), headers=headers or {})
 
 
+async def streams(connection: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Reader and writer of a connection just accepted."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=MOST_HEAD)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await loop.connect_accepted_socket(lambda: protocol, connection)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
 async def read_head(reader: asyncio.StreamReader, elsewhere: bool) -> Request | None:
     """The next request without its body; None when the client has gone.
 
@@ -133,7 +143,10 @@ async def read_body(reader: asyncio.StreamReader, request: Request) -> Reply | N
     """Read the body into `request`; a reply if it cannot be taken (without a length: as storage does)."""
     if "chunked" in request.headers.get("transfer-encoding", "").lower():
         return refusal(411, "Length Required")
-    length = int(request.headers.get("content-length", "0"))
+    text = request.headers.get("content-length", "0")
+    if not text.isdecimal():
+        return refusal(400, "Bad Request")
+    length = int(text)
     if length > MOST_BODY:
         return refusal(413, "Payload Too Large")
     request.body = await reader.readexactly(length) if length else b""

@@ -166,12 +166,11 @@ def picture_options() -> list[click.Parameter]:
     ]
 
 
-def run_options(*, fills: bool = True, saves: bool = True) -> list[click.Parameter]:
+def run_options(*, saves: bool = True) -> list[click.Parameter]:
     """Options every verb that works on photos has.
 
     Args:
-        fills: it has an engine fill something, which can be planned first.
-        saves: it writes photos.
+        saves: it writes photos, which can be planned first.
     """
     options = [
         click.Option(
@@ -198,12 +197,18 @@ def run_options(*, fills: bool = True, saves: bool = True) -> list[click.Paramet
             ["--max-megapixels"], type=click.FloatRange(min=0.001, max=1e6), help="refuse larger photos [default: 500]"
         ),
     ]
-    if fills:
-        options += [
-            click.Option(
-                ["dry_run", "-n", "--dry-run"],
-                is_flag=True,
-                help="say what would be done, called and paid; fill nothing",
-            ),
-        ]
-    return [*options, *(picture_options() if saves else [])]
+    dry = click.Option(
+        ["dry_run", "-n", "--dry-run"],
+        is_flag=True,
+        help="say what would be read, done, called, paid and written; fill and write nothing",
+    )
+    return [*options, *([dry, *picture_options()] if saves else [])]
+
+
+def paying_options() -> list[click.Parameter]:
+    """Options of recipes whose engines may cost money."""
+    return [
+        click.Option(["--max-cost"], type=click.FloatRange(min=0, max=1e6), help="dollars that may be spent"),
+        click.Option(["-y", "--yes"], is_flag=True, help="do not ask before more than 10 calls or $1 are paid"),
+        click.Option(["--fresh"], is_flag=True, help="pay for a new answer though the same request has one already"),
+    ]

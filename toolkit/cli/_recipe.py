@@ -8,14 +8,25 @@ from typing import Any
 import click
 
 from toolkit import schema
-from toolkit.cli._options import VerbCommand, option_for, optional_values, parse_settings, run_options, value_of
+from toolkit.cli._brake import approve, bill_of, paid_cards
+from toolkit.cli._invocation import current
+from toolkit.cli._options import (
+    VerbCommand,
+    option_for,
+    optional_values,
+    parse_settings,
+    paying_options,
+    run_options,
+    value_of,
+)
 from toolkit.cli._session import megapixels, standard_input, standard_output, work_through
 from toolkit.dataset.inputs import STANDARD, gather
-from toolkit.dataset.work import EditWork, Output, PlanWork
+from toolkit.dataset.targets import Output
+from toolkit.dataset.work import EditWork, PlanWork
 from toolkit.errors import RecipeError, UsageError
 from toolkit.photo.formats import SUFFIX_OF, format_named
 from toolkit.recipe import Recipe
-from toolkit.run import draw_seed
+from toolkit.run import Run, draw_seed
 
 
 def recipe_command(name: str | Path) -> click.Command:
@@ -46,7 +57,8 @@ def command_for(recipe: Recipe) -> click.Command:
         params=[
             click.Argument(["photos"], nargs=-1, metavar="[PHOTO|FOLDER|-]..."),
             *(option_for(option) for option in options.values()),
-            *run_options(fills=any(item.stage.name == "fill" for item in recipe.items)),
+            *run_options(),
+            *(paying_options() if any("model" in item.stage.model_fields for item in recipe.items) else []),
         ],
         callback=run,
         help=recipe.about or recipe.name,
@@ -77,8 +89,9 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         options.pop("mask")
     else:
         masks = None
+    resumed = current().resumed
     if options.get("seed") == "random":
-        options["seed"] = draw_seed()
+        options["seed"] = int(resumed.about["seed"]) if resumed else draw_seed()
         click.echo(f"seed {options['seed']}", err=True)
     bound = recipe.bind(options, settings)
     wanted = format_named(given["format"]) if given["format"] else None
@@ -108,13 +121,21 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         max_bytes=given["max_bytes"],
         standard=standard_output() if to_stdout else None,
         max_pixels=megapixels(given["max_megapixels"]),
+        root=Path(given["output"]) if given["output"] and not to_stdout and len(items) > 1 else None,
+        since=resumed.at if resumed else None,
     )
-    kind = PlanWork if given.get("dry_run") else EditWork
+    plan = PlanWork(recipe, output, options, settings)
+    dry, max_cost, fresh = given["dry_run"], given.get("max_cost"), given.get("fresh", False)
+    if not (dry or resumed or given.get("yes")) and paid_cards(bound, items):
+        with Run(seed=options.get("seed", 0)) as run:
+            approve(bill_of(items, plan, run), max_cost)
     return work_through(
         items,
-        kind(recipe, output, options, settings),
+        plan if dry else EditWork(recipe, output, options, settings),
         about={"recipe": recipe.name, "options": {key: _shown(value) for key, value in options.items()}},
         seed=options.get("seed", 0),
+        max_cost=max_cost,
+        fresh=fresh,
         as_json=given["as_json"],
         to_stdout=to_stdout,
     )

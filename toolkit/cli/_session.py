@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal, TextIO
 import click
 
 from toolkit.cli._invocation import current
+from toolkit.dataset.held import write_table
 from toolkit.dataset.inputs import STANDARD, Item
 from toolkit.dataset.runner import Outcome, Work, run_all
 from toolkit.errors import Cancelled, HeldBack, InputError, OutputError, ParameterError
@@ -110,15 +111,20 @@ def work_through(
             run.cancel()
             run.end("cancelled")
             line.clear()
-            _leave(items)
+            _leave(items, paid=run.budget.spent > 0)
         failed = [outcome for outcome in outcomes if outcome.error is not None]
+        _say_held([outcome.error for outcome in failed if isinstance(outcome.error, HeldBack)], called.arguments)
         if run.budget.spent and run.journal.trouble:
             click.echo(f"inpaint: the run could not be written down: {run.journal.trouble}", err=True)
         run.end("failed" if failed else "ended")
     line.clear()
     if len(items) > 1:
-        message = f"{len(items) - len(failed)} of {len(items)} photos done"
-        click.echo(message + (f", {len(failed)} failed" if failed else ""), err=as_json or to_stdout)
+        held = sum(isinstance(outcome.error, HeldBack) for outcome in failed)
+        message = f"{len(outcomes) - len(failed)} of {len(items) - len(settled)} photos done"
+        message += f", {len(failed) - held} failed" if len(failed) > held else ""
+        message += f", {held} held back" if held else ""
+        message += f"; {len(settled)} were before" if settled else ""
+        click.echo(message, err=as_json or to_stdout)
     if as_json:
         click.echo(json.dumps(_report(outcomes, about, seed), indent=2, default=str))
     if not failed:
@@ -138,6 +144,18 @@ def _note(outcome: Outcome, run: Run) -> None:
     elif not isinstance(outcome.error, Cancelled):
         state: Literal["held", "failed"] = "held" if isinstance(outcome.error, HeldBack) else "failed"
         run.journal.note(run.id, outcome.number, outcome.item.name, state, {"error": str(outcome.error)})
+
+
+def _say_held(problems: Sequence[HeldBack], arguments: Sequence[str]) -> None:
+    """Write the tables by which what was held back is released, and say how."""
+    for folder in {problem.folder for problem in problems if problem.folder is not None}:
+        table = write_table(folder, [problem for problem in problems if problem.folder == folder])
+        verb = next((text for text in arguments if not text.startswith("-")), "RECIPE")
+        click.echo(
+            f"inpaint: masks held back lie in {folder}; correct what is wrong and run "
+            f"`inpaint {verb} --jobs {table}` with the same options but those that point",
+            err=True,
+        )
 
 
 def standard_input(photos: Sequence[str]) -> bytes | None:
@@ -180,7 +198,7 @@ def megapixels(limit: float | None) -> int | None:
     return round(limit * 1e6)
 
 
-def _leave(items: Sequence[Item]) -> None:
+def _leave(items: Sequence[Item], paid: bool) -> None:
     """End at once after a cancellation: a thread inside a codec cannot be stopped, its temporary file is removed."""
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):  # once is enough, and this must come to its end
@@ -194,6 +212,8 @@ def _leave(items: Sequence[Item]) -> None:
         Path(item.output) for item in items if item.output not in (None, STANDARD) and Path(str(item.output)).is_dir()
     }
     click.echo("inpaint: cancelled; photos already written stay, nothing half-written is left", err=True)
+    if paid:
+        click.echo("inpaint: what was sent is written down; `inpaint resume` goes on with it", err=True)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, AttributeError):
             stream.flush()
@@ -228,15 +248,7 @@ def summary(name: str, report: dict[str, Any], seconds: float) -> str:
     """One line on what was done with a photo."""
     steps = {step["stage"]: step for step in report.get("steps", ())}
     if report.get("dry_run"):
-        sizes = ", ".join(f"{w['size'][0]}x{w['size'][1]} at {','.join(map(str, w['box']))}" for w in report["windows"])
-        expected = report["seconds_expected"]
-        time_text = "time unknown" if expected is None else f"about {expected:g} s"
-        price = report["price"]["total"]
-        return (
-            f"{name}: {report['engine']}, {_count(len(report['windows']), 'window')} ({sizes}), "
-            f"{_count(report['calls'], 'call')}, "
-            f"{'free' if not price else f'${price:g}'}, {time_text}; would write {', '.join(report['would_write'])}"
-        )
+        return f"{name}: {_planned(report)}"
     parts = []
     if "fill" in steps:
         fill = steps["fill"]
@@ -262,6 +274,28 @@ def summary(name: str, report: dict[str, Any], seconds: float) -> str:
     targets = [output["path"] for output in report.get("outputs", ())]
     targets += [report[key] for key in ("preview", "overlay") if key in report]
     return f"{name} -> {', '.join(targets)}  ({', '.join(parts)})"
+
+
+def _planned(report: dict[str, Any]) -> str:
+    """What a dry run found."""
+    parts = [f"{task} by {' and '.join(names)}" for task, names in report["engines"].items()]
+    if report["calls"]:
+        sizes = ", ".join(f"{w['size'][0]}x{w['size'][1]} at {','.join(map(str, w['box']))}" for w in report["windows"])
+        parts += [f"{_count(len(report['windows']), 'window')} ({sizes})", _count(report["calls"], "call")]
+    price, expected = report["price"]["total"], report["seconds_expected"]
+    parts.append(f"${price:g}" if price else "free")
+    if report["calls"]:
+        parts.append("time unknown" if expected is None else f"about {expected:g} s")
+    canvas = report["canvas"]
+    scale = f" at scale {canvas['scale']:.4g}" if canvas["scale"] != 1 else ""
+    if report["leaves_for"]:
+        leaves = f"these windows, their masks and the prompt go to {' and '.join(report['leaves_for'])}"
+    else:
+        leaves = "nothing leaves this machine"
+    return (
+        f"{', '.join(parts)}; {leaves}; would read {', '.join(report['would_read'])}, make "
+        f"{canvas['size'][0]}x{canvas['size'][1]}{scale} and write {', '.join(report['would_write'])}"
+    )
 
 
 def _count(number: int, word: str) -> str:

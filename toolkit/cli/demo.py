@@ -17,7 +17,9 @@ BOX = "296,118,350,408"
 )
 def command(folder: Path) -> int:
     """Take the rocket off its launch pad: writes before, mask, after and a contact sheet into a folder."""
-    from toolkit.dataset.work import Output, check_free, contact_sheet, fidelity, make_folder
+    from toolkit.dataset.pictures import contact_sheet
+    from toolkit.dataset.targets import Output, check_free, make_folder
+    from toolkit.dataset.work import fidelity
     from toolkit.edit import Edit
     from toolkit.photo import Photo
     from toolkit.recipe import Recipe

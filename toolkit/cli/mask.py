@@ -10,7 +10,8 @@ import click
 from toolkit.cli._options import option_for, parse_settings, run_options, value_of
 from toolkit.cli._session import megapixels, standard_input, standard_output, work_through
 from toolkit.dataset.inputs import STANDARD, gather
-from toolkit.dataset.work import MaskWork, Output
+from toolkit.dataset.targets import Output
+from toolkit.dataset.work import MaskWork
 from toolkit.errors import UsageError
 from toolkit.recipe import Recipe
 from toolkit.stages.dilate import Dilate
@@ -59,7 +60,7 @@ command = click.Command(
         *(option_for(option) for option in Recipe([Select()]).options().values()),
         _DILATE,
         _OVERLAY,
-        *run_options(fills=False, saves=False),
+        *run_options(saves=False),
     ],
     callback=_run,
     help="Write only the mask: 8-bit PNG, white = selected.",

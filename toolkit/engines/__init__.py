@@ -338,8 +338,16 @@ def configured(card: Card) -> Card:
     return changed
 
 
-def resolve(task: Task, name: str = "auto") -> Card:
+def destination(card: Card) -> str:
+    """The host that what is filled is sent to; empty where nothing leaves this machine."""
+    module = adapter(card) if card.data_leaves_machine else None
+    return str(module.destination(card)) if module else ""
+
+
+def resolve(task: Task, name: str = "auto", *, ready: bool = True) -> Card:
     """The card, as configured, called `name`; `auto` is the highest-ranked one that is free of charge and runs here.
+
+    Unless `ready`, one given by name need not be able to run here, as is enough for planning.
 
     Raises:
         UnknownNameError: for a name nobody knows.
@@ -347,7 +355,7 @@ def resolve(task: Task, name: str = "auto") -> Card:
     """
     if name != "auto":
         card = cards.find(task, name)
-        if reason := missing(card):
+        if ready and (reason := missing(card)):
             raise EngineError(f"{card.name} cannot run: {reason}")
         return configured(card)
     reasons = []

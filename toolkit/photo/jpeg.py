@@ -125,11 +125,16 @@ class JpegFile(PictureFile):
                     data.dpi = (x * unit, y * unit)
 
     def decode(self) -> Raster:
+        return self.decode_reduced(1)
+
+    def decode_reduced(self, factor: int) -> Raster:
         shown = [s for s in self.segments if not s.carried or previews.steers_decoding(s.marker, s.payload)]
         head = b"\xff\xd8" + b"".join(s.bytes() for s in shown)
         with self.source.open() as stream, sentences(self.source.name):
             spliced = Splice(stream, [head, Range(self._scan, self.source.length - self._scan)])
             image = JpegImagePlugin.JpegImageFile(cast(BinaryIO, spliced))
+            if factor > 1:
+                image.draft(None, (max(1, self.size.width // factor), max(1, self.size.height // factor)))
             try:
                 image.load()
             except OSError as error:

@@ -38,6 +38,13 @@ def stored_box(box: Box, upright: Size, orientation: int) -> Box:
     return Box(top, left, bottom, right) if swap else Box(left, top, right, bottom)
 
 
+def upright_corner(longer: Size, orientation: int) -> tuple[int, int]:
+    """X and y of the upright picture's left top corner when the stored one is `longer` at its right and bottom."""
+    swap, mirror_x, mirror_y = _STEPS[orientation]
+    x, y = (longer.height, longer.width) if swap else longer
+    return x * mirror_x, y * mirror_y
+
+
 def to_upright(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """A stored array (h, w, ...) turned upright; a view."""
     swap, mirror_x, mirror_y = _STEPS[orientation]

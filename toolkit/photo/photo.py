@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -18,9 +19,10 @@ from PIL import Image
 from toolkit.errors import OutputError, ParameterError, PhotoError
 from toolkit.geometry import Box, Size
 from toolkit.photo import colour, formats, saving
+from toolkit.photo.aside import Aside
 from toolkit.photo.convert import convert
 from toolkit.photo.memory import ArrayFile, from_image
-from toolkit.photo.orientation import stored_box, to_stored, to_upright, upright_size
+from toolkit.photo.orientation import stored_box, to_stored, to_upright, upright_corner, upright_size
 from toolkit.photo.output import whole_file
 from toolkit.photo.picture import Edited, PictureFile, sentences
 from toolkit.photo.raster import Direct, ImageRaster, Raster, strips
@@ -172,6 +174,42 @@ class Photo:
         whole = to_upright(whole, self.orientation)
         whole.flags.writeable = False
         return whole
+
+    def aside(self, reduction: float = 1.0) -> Aside:
+        """The upright pixels in a temporary file; the photo itself holds none of them afterwards.
+
+        Args:
+            reduction: pixels of the photo for one of what is made of it. A JPEG is decoded at the power of two below
+                it, at most 8, in which case the result is smaller than the photo; its sides are rounded up.
+
+        Raises:
+            PhotoError: when the file's pixels are truncated or damaged.
+        """
+        factor = 1 << min(3, max(0, int(math.log2(reduction))))
+        with self._lock:
+            raster, self._raster = self._picture.decode_reduced(factor), None
+        space = self._picture.space
+        size = upright_size(raster.size, self.orientation)
+        if raster.size == self._picture.size:
+            factor = 1  # a format that is always decoded whole
+        longer = Size(*(factor * n - whole for n, whole in zip(raster.size, self._picture.size, strict=True)))
+        x, y = upright_corner(longer, self.orientation)
+        kept = Aside(size, space.bands, self.dtype, reduced=factor, corner=(x / factor, y / factor))
+        for box in strips(size):
+            samples = raster.read(stored_box(box, size, self.orientation))
+            kept.append(to_upright(space.pixels(samples), self.orientation))
+        return kept
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its decoded pixels are worth not holding where that can be avoided."""
+        return self.size.area > SPARING
+
+    def release(self) -> None:
+        """Let go of the decoded pixels of a large photo; they are decoded again when they are next asked for."""
+        with self._lock:
+            if self.is_large and not self._picture.made_here:
+                self._raster = None
 
     def to_srgb(self, pixels: Array) -> npt.NDArray[np.uint8]:
         """Photo pixels (h, w, channels[+1]) as sRGB (h, w, 3) uint8, through the ICC profile; alpha is left out."""

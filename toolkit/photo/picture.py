@@ -50,6 +50,10 @@ class PictureFile(ABC):
     def decode(self) -> Raster:
         """Read all pixels; PhotoError when they are truncated or damaged."""
 
+    def decode_reduced(self, factor: int) -> Raster:
+        """As `decode`, at 1/`factor` of the size (2, 4 or 8; sides rounded up) where the format can, else whole."""
+        return self.decode()
+
     @abstractmethod
     def rewrite(self, edited: Edited, out: BinaryIO, quality: int | None) -> list[str]:
         """Write the file again with the edited pixels; return what could not be kept, in sentences."""

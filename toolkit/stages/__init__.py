@@ -29,6 +29,7 @@ class Log:
     card: Card | None = None
     seeds: tuple[int, ...] = ()
     price: float = 0.0
+    reads: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -58,17 +59,22 @@ class Stage(Model):
         _REGISTRY[cls.name] = cls
 
     @final
-    def __call__(self, edit: Edit, run: Run | None = None) -> Edit:
+    def __call__(self, edit: Edit, run: Run | None = None, *, plan: bool = False) -> Edit:
         """Do the stage's work on `edit` and note it as a step; without `run` a run of its own is used.
 
         Do not override this: write `apply`.
+
+        Args:
+            edit: what is worked on.
+            run: its surroundings.
+            plan: only find out what would be done, see `plan`.
 
         Raises:
             UsageError: when an earlier stage is missing.
         """
         if run is None:
             with Run() as own:
-                return self(edit, own)
+                return self(edit, own, plan=plan)
         run.check()
         for need in self.needs:
             if not getattr(edit, need):
@@ -77,17 +83,20 @@ class Stage(Model):
                 )
         run.progress(self.name, 0.0)
         log, start = Log(), time.perf_counter()
-        done = self.apply(edit, run, log)
+        done = (self.plan if plan else self.apply)(edit, run, log)
         run.check()
         run.progress(self.name, 1.0)
         step = Step(
             stage=self.name,
             parameters=self.model_dump(mode="python", exclude=self.unrecorded()),
             engine=log.card.name if log.card else "",
+            task=log.card.task if log.card else "",
+            data_leaves_machine=bool(log.card and log.card.data_leaves_machine),
             card_revision=log.card.revision if log.card else "",
             seeds=log.seeds,
             seconds=round(time.perf_counter() - start, 4),
             price=log.price,
+            reads=tuple(log.reads),
             figures=log.figures,
             notes=tuple(log.notes),
             warnings=tuple(log.warnings),
@@ -97,6 +106,10 @@ class Stage(Model):
     def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
         """The stage's own work: a new edit; what is worth telling goes into `log`."""
         raise TypeError(f"stage {self.name!r} has no apply()")
+
+    def plan(self, edit: Edit, run: Run, log: Log) -> Edit:
+        """What a dry run does in place of `apply`: the same, unless the stage waits for or pays an engine."""
+        return self.apply(edit, run, log)
 
     @property
     def gives_alpha(self) -> bool:

@@ -80,9 +80,13 @@ class Backdrop(Stage):
             )
         path = self._chosen(Path(text).expanduser(), edit, run, log)
         picture = Photo.open(path)
-        picture.crop(Box(0, 0, 1, 1))  # what is damaged is said now, not when the result is saved
-        log.figures["background"] = str(path)
         placed = Placed(picture, edit.canvas.box, photo)
+        if picture.is_large:
+            photo.release()  # two large pictures need not be decoded at a time
+        corner = edit.canvas.box
+        placed.read(Box(corner.left, corner.top, corner.left + 1, corner.top + 1))  # damage is said now, not on saving
+        log.reads.append(str(path))
+        log.figures["background"] = str(path)
         enlarged = placed.scale * edit.canvas.scale
         if enlarged > _LARGEST:
             log.warnings.append(f"{path.name}: is {picture.size}, and was enlarged {enlarged:.2g} times to cover")

@@ -51,18 +51,14 @@ class Crop(Stage):
         assert edit.mask is not None
         if edit.mask.is_full:
             raise MaskError("the mask covers the whole photo: there is nothing to copy from")
-        log.card = run.card("fill", self.model or "auto")
+        log.card = run.card("fill", self.model or "auto", ready=False)
         passes = planning.plan(
             edit.mask, log.card.limits, size=self.size, context=self.context, max_windows=self.max_windows
         )
         for window in (window for one in passes for window in one):
             if not edit.box.contains(window.box):
                 log.notes.append(f"window {window.box} reaches beyond the photo: mirrored there, cut off again")
-        log.figures["windows"] = [
-            {"box": list(window.box), "size": list(window.size), "scale": round(window.scale, 4)}
-            for one in passes
-            for window in one
-        ]
+        log.figures["windows"] = planning.described(passes)
         score, radius = _leftover(edit, edit.mask, run)
         log.figures["leftover"] = round(score, 3)
         if score >= _LEFT:

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from toolkit import blend, settings
+from toolkit import blend, engines, planning, settings
 from toolkit.cards import Card
 from toolkit.edit import Edit, Window
 from toolkit.edit import Fill as Filled
 from toolkit.engines import Bytes, FillJob
-from toolkit.errors import EngineError, MaskError, ParameterError, UsageError
+from toolkit.errors import EngineError, HeldBack, MaskError, ParameterError, UsageError
 from toolkit.lora import is_remote, parsed
 from toolkit.prompts import hint
 from toolkit.run import Run, draw_seed
@@ -69,7 +69,8 @@ class Fill(Stage):
         prompt = self._prompt(card, log)
         if len(edit.stacks) != 1:
             raise UsageError(f"the edit holds {len(edit.stacks)} variations: call edit.choose(k) before filling again")
-        if (enhancer := self.enhancer(card, run, log)) is not None:
+        hold_back(edit, card)
+        if (enhancer := self._enhancer(card, run, log)) is not None:
             assert edit.mask is not None
             prompt = enhanced(edit, edit.mask, prompt, enhancer, run, log)
         edit = edit.replace(fills=())
@@ -83,22 +84,49 @@ class Fill(Stage):
         log.figures |= {"calls": sum(len(fill.images) for fill in edit.fills), "prompt": prompt}
         return edit
 
-    def enhancer(self, card: Card, run: Run, log: Log | None = None) -> Card | None:
-        """The card of the enhancer that will be asked, once a photo; None where none is, and `log` is told why.
+    def plan(self, edit: Edit, run: Run, log: Log) -> Edit:
+        """Windows, calls, price and expected seconds, without a fill.
 
         Raises:
-            UnknownNameError: for an enhancer nobody knows.
-            EngineError: when it cannot run here.
+            ParameterError: as `apply`.
         """
+        card = log.card = run.card("fill", self.model, ready=False)
+        self._parameters(card)
+        prompt = self._prompt(card, log)
+        enhancer = self._enhancer(card, run, log, ready=False)
+        passes = edit.passes
+        try:
+            hold_back(edit, card)
+        except HeldBack as problem:
+            log.warnings.append(str(problem))
+            passes = ()
+        planned = planning.estimate(passes, self.num_images, card.price, card.pace, card.per_call)
+        calls, price, seconds = planned.calls, planned.price, planned.seconds
+        if enhancer is not None and passes:
+            log.figures["enhancer"] = enhancer.name
+            calls, price = calls + (not enhancer.free), round(price + enhancer.price.of(1), 6)
+            seconds = None if seconds is None else seconds + enhancer.per_call
+        log.figures |= {
+            "leaves_for": sorted({engines.destination(one) for one in (card, enhancer) if one} - {""}),
+            "windows": planning.described(passes),
+            "calls": calls,
+            "price_expected": price,
+            "seconds_expected": None if seconds is None else round(seconds, 1),
+            "measured_on": card.measured_on,
+            "prompt": prompt,
+        }
+        return edit.replace(fills=())
+
+    def _enhancer(self, card: Card, run: Run, log: Log, *, ready: bool = True) -> Card | None:
+        """The card of the enhancer that is asked, once a photo; None where none is, and `log` is told why."""
         if not self.enhance:
             return None
         if card.prompt != "none" and self.prompt:
-            return run.card("enhance", self.enhance)
-        if log is not None:
-            reason = f"{card.name} takes no prompt"
-            if card.prompt != "none":
-                reason = "no prompt was given, and the card's own is for removing"
-            log.notes.append(f"{reason}: nothing was enhanced")
+            return run.card("enhance", self.enhance, ready=ready)
+        reason = f"{card.name} takes no prompt"
+        if card.prompt != "none":
+            reason = "no prompt was given, and the card's own is for removing"
+        log.notes.append(f"{reason}: nothing was enhanced")
         return None
 
     def _pass(
@@ -219,6 +247,24 @@ class Fill(Stage):
         if card.prompt == "required" and not prompt:
             raise ParameterError(f"prompt: {card.name} needs one; say what should be there")
         return prompt
+
+
+def hold_back(edit: Edit, card: Card) -> None:
+    """See to it that nothing is paid on a mask that is likely wrong.
+
+    Raises:
+        HeldBack: when the selection's confidence is below what the card of a paid engine wants.
+    """
+    found = [step for step in edit.steps if step.stage in ("select", "segment")]
+    if card.free or not found or not found[-1].engine:
+        return
+    confidence = found[-1].figures.get("confidence", 1.0)
+    if confidence < card.min_confidence:
+        raise HeldBack(
+            f"held back: the mask's confidence is {confidence:.2f}, below the {card.min_confidence:g} that "
+            f"{card.name} is paid for; nothing was sent. Point at it better, or give the mask itself with --mask",
+            edit,
+        )
 
 
 def make_job(edit: Edit, window: Window, k: int | None = None) -> tuple[Bytes, Bytes, Bytes] | None:

@@ -119,7 +119,7 @@ class Select(Stage):
         selected = Mask.empty(edit.box)
         regions: tuple[Region, ...] = ()
         if self.mask is not None:
-            selected, understood = self._read(self.mask, edit, "mask")
+            selected, understood = self._read(self.mask, edit, "mask", log)
             log.notes.append(understood)
             if selected.is_empty:
                 raise MaskError(f"{_called(self.mask, 'mask')}: is empty, nothing in it is white")
@@ -182,13 +182,14 @@ class Select(Stage):
             kept = kept.union(Mask.from_box(edit.box, Box(x, y, x + 1, y + 1)))
         return kept.dilate(radius) if self.not_point else kept
 
-    def _read(self, source: Any, edit: Edit, what: str) -> tuple[Mask, str]:
+    def _read(self, source: Any, edit: Edit, what: str, log: Log) -> tuple[Mask, str]:
         if isinstance(source, Mask):
             if source.frame != edit.box:
                 raise MaskError(f"{what}: is {source.frame.size}, the photo is {edit.box.size}")
             return source.threshold(), f"{what}: {source.area} pixels selected"
         if isinstance(source, np.ndarray):
             return _from_array(source, edit, what)
+        log.reads.append(str(source))
         mask, understood = Mask.from_file(Path(source), edit.box, fit=self.fit_mask)
         return mask.threshold(), understood
 
@@ -202,7 +203,7 @@ class Select(Stage):
             if inside != item:
                 log.warnings.append(f"protect {item} reaches beyond the photo ({edit.box.size}); {inside} is used")
             return Mask.from_box(edit.box, inside)
-        return self._read(item, edit, "protect")[0]
+        return self._read(item, edit, "protect", log)[0]
 
 
 def _thrown(edit: Edit, selected: Mask, protected: Mask, run: Run, log: Log) -> tuple[Region, ...]:

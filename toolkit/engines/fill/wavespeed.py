@@ -11,6 +11,7 @@ import io
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -31,6 +32,11 @@ Bytes = npt.NDArray[np.uint8]
 def missing(card: Card) -> str:
     """What keeps it from running here."""
     return account.missing()
+
+
+def destination(card: Card) -> str:
+    """The host it sends crops and prompts to."""
+    return urlsplit(load().wavespeed.base_url).hostname or ""
 
 
 class Engine:
@@ -77,7 +83,7 @@ class Engine:
         if "num_images" in names:
             inputs[names["num_images"]] = len(job.seeds)
         # Other holes are no surroundings: what they show now is not what will be there.
-        hole = np.maximum(job.mask, job.blocked)
+        hole = np.where(np.maximum(job.mask, job.blocked) >= 128, np.uint8(255), np.uint8(0))
         pictures = {
             names.get("image", "image"): _png(job.pixels[..., ::-1]),
             names.get("mask", "mask_image"): _png(hole),

@@ -1,0 +1,58 @@
+"""Masks too unsure to be paid for: written beside the outputs, to be looked at, corrected and released by hand.
+
+`held/<run>/` holds a mask and an overlay a photo, and `jobs.jsonl`, a table for `--jobs` that names each photo with
+its mask and the rest of its options.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.dataset.inputs import Item
+from toolkit.dataset.targets import make_folder
+from toolkit.errors import HeldBack
+
+TABLE = "jobs.jsonl"
+
+_POINTING = frozenset("box point not_point mask invert_mask subject text segmenter generous".split())
+"""Options that say where; in a table of held masks the mask says it."""
+
+
+def folder_for(root: Path, run: str) -> Path:
+    """Where a run's masks are held."""
+    return root / "held" / run
+
+
+def row(item: Item, mask: Path, target: Path) -> dict[str, Any]:
+    """A held photo as the table has it, paths absolute."""
+    assert isinstance(item.source, Path)
+    kept = {name: value for name, value in item.options.items() if name not in _POINTING}
+    return {"photo": str(item.source.resolve()), "mask": str(mask.resolve()), "output": str(target.resolve()), **kept}
+
+
+def write_table(folder: Path, held: Sequence[HeldBack]) -> Path:
+    """The table of what was held back; returns its file."""
+    path = folder / TABLE
+    make_folder(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        for problem in held:
+            file.write(json.dumps(_relative(problem.row, folder), default=str) + "\n")
+    os.replace(temporary, path)
+    return path
+
+
+def _relative(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Paths as they count from the table's folder, so that the whole may be moved."""
+
+    def shorter(path: str) -> str:
+        try:
+            return os.path.relpath(path, folder.resolve())
+        except ValueError:  # on another drive
+            return path
+
+    return {name: shorter(value) if name in ("photo", "mask", "output") else value for name, value in values.items()}
