@@ -163,13 +163,8 @@ class PlanWork(_Work):
         return report | {
             "dry_run": True,
             "engines": {task: names for task, names in engines.items() if names},
-<<<<<<< HEAD
-            "data_leaves_machine": any(step.data_leaves_machine for step in steps),
-            "leaves_for": sorted({host for one in fills for host in one["leaves_for"]}),
-=======
             "data_leaves_machine": bool(leaves_for) or any(step.data_leaves_machine for step in steps),
             "leaves_for": leaves_for,
->>>>>>> enhance
             "windows": [window for one in fills for window in one["windows"]],
             "calls": sum(one["calls"] for one in fills),
             "price": report["price"] | {"total": sum(one["price_expected"] for one in fills)},

@@ -328,15 +328,6 @@ def missing(card: Card) -> str:
     return str(check(card)) if check else ""
 
 
-<<<<<<< HEAD
-def destination(card: Card) -> str:
-    """The host that what is filled is sent to; empty where nothing leaves this machine."""
-    module = adapter(card) if card.data_leaves_machine else None
-    return str(module.destination(card)) if module else ""
-
-
-=======
->>>>>>> enhance
 def configured(card: Card) -> Card:
     """The card as the user's settings make it: price and place of an engine that is set up there."""
     try:
@@ -347,15 +338,12 @@ def configured(card: Card) -> Card:
     return changed
 
 
-<<<<<<< HEAD
-=======
 def destination(card: Card) -> str:
     """The host that what is filled is sent to; empty where nothing leaves this machine."""
     module = adapter(card) if card.data_leaves_machine else None
     return str(module.destination(card)) if module else ""
 
 
->>>>>>> enhance
 def resolve(task: Task, name: str = "auto", *, ready: bool = True) -> Card:
     """The card, as configured, called `name`; `auto` is the highest-ranked one that is free of charge and runs here.
 

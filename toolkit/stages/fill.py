@@ -70,11 +70,7 @@ class Fill(Stage):
         if len(edit.stacks) != 1:
             raise UsageError(f"the edit holds {len(edit.stacks)} variations: call edit.choose(k) before filling again")
         hold_back(edit, card)
-<<<<<<< HEAD
-        if (enhancer := self.enhancer(card, run, log)) is not None:
-=======
         if (enhancer := self._enhancer(card, run, log)) is not None:
->>>>>>> enhance
             assert edit.mask is not None
             prompt = enhanced(edit, edit.mask, prompt, enhancer, run, log)
         edit = edit.replace(fills=())
@@ -105,16 +101,6 @@ class Fill(Stage):
             log.warnings.append(str(problem))
             passes = ()
         planned = planning.estimate(passes, self.num_images, card.price, card.pace, card.per_call)
-<<<<<<< HEAD
-        enhancer = self.enhancer(card, run, log, ready=False) if planned.calls else None
-        log.figures |= {
-            "leaves_for": sorted({engines.destination(one) for one in (card, enhancer) if one} - {""}),
-            "enhancer": enhancer.name if enhancer else "",
-            "windows": planning.described(passes),
-            "calls": planned.calls,
-            "price_expected": round(planned.price + (enhancer.price.of(1) if enhancer else 0.0), 6),
-            "seconds_expected": None if planned.seconds is None else round(planned.seconds, 1),
-=======
         calls, price, seconds = planned.calls, planned.price, planned.seconds
         if enhancer is not None and passes:
             log.figures["enhancer"] = enhancer.name
@@ -126,36 +112,20 @@ class Fill(Stage):
             "calls": calls,
             "price_expected": price,
             "seconds_expected": None if seconds is None else round(seconds, 1),
->>>>>>> enhance
             "measured_on": card.measured_on,
             "prompt": prompt,
         }
         return edit.replace(fills=())
 
-<<<<<<< HEAD
-    def enhancer(self, card: Card, run: Run, log: Log, *, ready: bool = True) -> Card | None:
-        """The card of the enhancer that will be asked, once a photo; None where none is, and `log` is told why.
-
-        Raises:
-            UnknownNameError: for an enhancer nobody knows.
-            EngineError: when it cannot run here.
-        """
-=======
     def _enhancer(self, card: Card, run: Run, log: Log, *, ready: bool = True) -> Card | None:
         """The card of the enhancer that is asked, once a photo; None where none is, and `log` is told why."""
->>>>>>> enhance
         if not self.enhance:
             return None
         if card.prompt != "none" and self.prompt:
             return run.card("enhance", self.enhance, ready=ready)
-<<<<<<< HEAD
-        takes = card.prompt != "none"
-        reason = "no prompt was given, and the card's own is for removing" if takes else f"{card.name} takes no prompt"
-=======
         reason = f"{card.name} takes no prompt"
         if card.prompt != "none":
             reason = "no prompt was given, and the card's own is for removing"
->>>>>>> enhance
         log.notes.append(f"{reason}: nothing was enhanced")
         return None
 
