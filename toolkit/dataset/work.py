@@ -237,7 +237,7 @@ class MaskWork(_Work):
 def fidelity(
     edit: Edit, k: int, path: Path, name: str, measure: bool, *, record: Record | None = None, srgb: bool = False
 ) -> dict[str, Any]:
-    """What a reader of a written file finds changed; lossless files are always read back.
+    """What a reader of a written file finds: its mode, and what changed; lossless files are always read back.
 
     Args:
         path: where the file lies now.
@@ -248,8 +248,14 @@ def fidelity(
     Raises:
         FidelityError: when a pixel outside the blend band changed in a lossless file (law 1).
     """
-    drawing = edit.drawing(k)
     written = Photo.open(path, name=name, max_pixels=edit.canvas.size.area)
+    return {"mode": written.mode, **_compared(edit, k, written, name, measure, record, srgb)}
+
+
+def _compared(
+    edit: Edit, k: int, written: Photo, name: str, measure: bool, record: Record | None, srgb: bool
+) -> dict[str, Any]:
+    drawing = edit.drawing(k)
     # PNG and TIFF hold every depth and alpha; the others are exact only as what the photo was.
     exact = written.format in ("PNG", "TIFF") or (written.format == edit.photo.format and edit.photo.lossless)
     if drawing.is_whole:
