@@ -3,7 +3,7 @@
     INPAINT_DATA=... PYTHONPATH=. python benchmarks/fit_box.py
 
 Prints the IoU on scenes held out (fitted on one half of the photos and objects, measured on the other), then the
-weights fitted on all, for `toolkit/engines/segment/_box.py`. About 300 CPU seconds. `benchmarks.box_scenes` says of
+weights fitted on all, for `toolkit/engines/segment/_box.py`. About 150 CPU seconds. `benchmarks.box_scenes` says of
 what the scenes are made; the photos that the selection is judged by are not among them.
 """
 
@@ -114,7 +114,7 @@ def measured(cases: list[Case], first: Weights, final: Weights) -> list[float]:
     return found
 
 
-def main() -> None:
+def fit() -> None:
     """Print the held-out IoU by kind of scene, and the weights."""
     data = Path(os.environ["INPAINT_DATA"])
     with one_thread():
@@ -131,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    fit()
