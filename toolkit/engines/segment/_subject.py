@@ -123,7 +123,10 @@ def _ground(sheet: Sheet, strangeness: Float, limit: float) -> Binary:
     """What can be reached from the photo's edge over pixels of less than `limit`."""
     free = reached(strangeness < limit, sheet.frame)
     wide = cv2.morphologyEx(free.astype(np.uint8), cv2.MORPH_OPEN, _disc(2)) > 0  # no leaks through narrow gaps
-    return reached(wide | (free & sheet.frame), sheet.frame)
+    ground = reached(wide | (free & sheet.frame), sheet.frame)
+    for _ in range(2):  # and back into the corners that this has rounded off
+        ground = ground | ((cv2.dilate(ground.astype(np.uint8), _disc(1)) > 0) & free)
+    return ground
 
 
 def _stronger(sheet: Sheet, ground: Binary, seed: int) -> Binary | None:
