@@ -29,6 +29,9 @@ _SURE = 0.65
 _POSSIBLE = 0.15
 """Confidence below which a shadow is not even proposed."""
 
+_HELD = 0.8
+"""Share of a region that lies in its box; one drawn too tight may be left a little."""
+
 _SIDE = 640
 """Longest side of the copy they are looked for on, in pixels."""
 
@@ -160,7 +163,7 @@ class Select(Stage):
         assert region.mask is not None
         mask = self._filled(region.mask)
         boxes = [box.intersect(edit.box) for box in self.box]
-        around = [box for box in boxes if box.contains(region.box)]
+        around = [box for box in boxes if box.intersect(region.box).area > _HELD * region.box.area]
         if not around:  # found by clicks alone
             return mask
         box = max(around, key=lambda box: region.box.area / box.area)
@@ -170,7 +173,7 @@ class Select(Stage):
         if region.score < _TRUSTED or falls_short(mask.box, box):
             why = "it ends far from a side" if region.score >= _TRUSTED else f"confidence {region.score:.2f}"
             log.notes.append(f"the whole box {box} is taken: its mask may miss parts of the object ({why})")
-            mask = Mask.from_box(edit.box, box)
+            mask = mask.union(Mask.from_box(edit.box, box))
         elif extra := mask.area - region.mask.area:
             log.notes.append(f"{extra} more pixels of box {box} are taken too, so that no part of the object is left")
         return mask
