@@ -569,6 +569,7 @@ def test_a_dry_run_counts_a_paid_enhancer(account: Server) -> None:
     (item,) = json.loads(answer.text)["items"]
     assert item["price"]["total"] == pytest.approx(0.038)
     assert item["calls"] == 2
-    assert item["steps"][-1]["figures"]["enhancer"] == "wavespeed-molmo2-prompt-optimizer"
+    fill = next(step for step in item["steps"] if step["stage"] == "fill")
+    assert fill["figures"]["enhancer"] == "wavespeed-molmo2-prompt-optimizer"
     assert item["leaves_for"] == ["127.0.0.1"]
     assert not account.requests
