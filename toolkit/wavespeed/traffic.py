@@ -80,7 +80,7 @@ class Traffic:
     def __init__(self, proxy: str = "", connect: float = 10.0) -> None:
         self._proxy, self._connect = proxy, connect
         self._fresh()
-        after_fork(self._fresh)
+        after_fork(self, Traffic._fresh)
 
     def _fresh(self) -> None:
         self._idle: defaultdict[Origin, deque[Connection]] = defaultdict(deque)
