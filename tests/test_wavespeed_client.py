@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
+from tests.paid import KEY, MODEL, SHORT, pictures
 from toolkit.errors import Cancelled, EngineError
 from toolkit.wavespeed.client import Client, Timeouts
 from toolkit.wavespeed.matching import compared, noted
 from toolkit.wavespeed.replies import Lost, Prediction, ServiceError, Unreachable
-
-from tests.paid import KEY, MODEL, SHORT, pictures
 
 if TYPE_CHECKING:
     from wavespeed_server import Server
@@ -97,7 +96,8 @@ def test_accepted_with_202(service: Server, client: Client) -> None:
 @pytest.mark.parametrize(
     ("what", "options", "accepted"),
     [
-        ("drop-unread", {}, 0), ("drop", {}, 0), ("drop-after", {}, 1), ("drop-amid", {}, 1), ("late", {"seconds": 3}, 0),
+        ("drop-unread", {}, 0), ("drop", {}, 0), ("drop-after", {}, 1), ("drop-amid", {}, 1),
+        ("late", {"seconds": 3}, 0),
         ("slow", {"seconds": 3}, 1), ("stall", {"seconds": 3}, 1), ("trickle", {"seconds": 8}, 1), ("endless", {}, 1),
         ("huge", {}, 1), ("not-json", {"accepted": True}, 1), ("html", {"accepted": True}, 1), ("empty", {}, 1),
         ("null-data", {}, 1), ("missing", {"fields": ["data.id"]}, 1), ("missing", {"fields": ["data"]}, 1),
@@ -217,7 +217,8 @@ def test_redirects_in_a_circle(service: Server, client: Client) -> None:
 
 @pytest.mark.parametrize(
     ("what", "options", "kind"),
-    [(404, {}, "missing"), (403, {}, "missing"), (500, {}, "fault"), ("drop", {}, ""), ("drop-amid", {}, ""), ("stall", {"seconds": 3}, ""),
+    [(404, {}, "missing"), (403, {}, "missing"), (500, {}, "fault"), ("drop", {}, ""),
+     ("drop-amid", {}, ""), ("stall", {"seconds": 3}, ""),
      ("huge", {}, ""), ("trickle", {"seconds": 12}, ""), ("redirect", {"to": "file:///etc/passwd"}, "")],
 )  # fmt: skip
 def test_downloads_that_fail(

@@ -260,7 +260,8 @@ def test_tasks_that_end_otherwise_are_perhaps_paid(service: Server, tmp_path: Pa
     ("what", "options"),
     [("drop", {}), ("stall", {"seconds": 2}), ("not-json", {}), ("null-data", {}), ("wrong-types", {}), (500, {}),
      (429, {"retry_after": 0}), (404, {}), (502, {"html": True}), ("endless", {}),
-     ("change", {"values": {"data.status": None}}), ("change", {"values": {"data.status": "completed", "data.outputs": None}}),
+     ("change", {"values": {"data.status": None}}),
+     ("change", {"values": {"data.status": "completed", "data.outputs": None}}),
      ("missing", {"fields": ["data.outputs", "data.status", "data.model", "data.timings"]})],
 )  # fmt: skip
 def test_polls_are_repeated(service: Server, tmp_path: Path, what: str | int, options: dict[str, Any]) -> None:
@@ -270,7 +271,7 @@ def test_polls_are_repeated(service: Server, tmp_path: Path, what: str | int, op
 
 
 def test_unknown_words_mean_that_it_goes_on(service: Server, tmp_path: Path) -> None:
-    service.fault("task", "status", status="meditating")
+    service.fault("task", "unknown-status", status="meditating")
     service.set(seconds=1.0)
     done_once(service, tmp_path)
 
