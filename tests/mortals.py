@@ -45,7 +45,8 @@ def mortal(last):
             step()
             return answer
         setattr(owner, name, wrapped)
-    around(traffic.http.client.HTTPConnection, "request")
+    around(traffic, "_written")
+    around(traffic._Answer, "begin")
     around(traffic, "_whole")
     return lambda: passed
 
