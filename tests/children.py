@@ -13,7 +13,9 @@ class Child:
     """A process running `code`; its `say(...)` comes out of `hear()`."""
 
     def __init__(self, code: str, *arguments: object) -> None:
-        preamble = "import sys\ndef say(*words): print(*words, flush=True)\n"
+        preamble = (
+            "import sys\ndef say(*words): sys.stdout.write(' '.join(map(str, words)) + '\\n'); sys.stdout.flush()\n"
+        )
         self.process = subprocess.Popen(
             [sys.executable, "-c", preamble + textwrap.dedent(code), *map(str, arguments)],
             stdin=subprocess.PIPE,

@@ -294,6 +294,14 @@ def test_a_result_that_is_damaged_may_be_downloaded_again(journal: Journal, dama
     assert path.read_bytes() == IMAGE[0]
 
 
+def test_fresh_does_not_bring_back_a_damaged_result(journal: Journal) -> None:
+    do(journal, "key", "done", "first")
+    entry = journal.lookup("key")
+    assert entry is not None
+    entry.files[0].unlink()
+    assert do(journal, "key", "done", "second", fresh=True) == "intended"
+
+
 def test_a_lost_result_that_the_service_lost_too_was_still_paid(journal: Journal) -> None:
     run = journal.begin({})
     do(journal, "key", "done", run)
@@ -473,40 +481,44 @@ def test_whoever_was_taken_for_dead_may_not_send(tmp_path: Path) -> None:
             claim.sending(REQUEST, 1)
 
 
+KEYS = [f"key{n}" for n in range(60)]
+
 WORK = """
-import os, random, threading
+import os, random, threading, time
 from pathlib import Path
+from tests.test_journal import KEYS
 from toolkit.journal import Journal
 folder, seed = Path(sys.argv[1]), int(sys.argv[2])
 journal = Journal(folder / "state")
 say("ready")
+input()
 def work(seed):
-    order = [f"key{n}" for n in range(24)]
-    random.Random(seed).shuffle(order)
-    for key in order:
+    source = random.Random(seed)
+    for key in source.sample(KEYS, len(KEYS)):
         with journal.claim(key, "fill") as claim:
-            if claim.entry.state == "done":
+            if claim.entry.state in ("done", "unknown"):
                 continue
             # Two at once would be seen here; what a killed process left is told by its number.
             mark = folder / f"{key}.{os.getpid()}"
             os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
-            present = {path.name for path in folder.glob(f"{key}.*")}
-            say("present", *sorted(present))
+            say("present", *sorted({path.name for path in folder.glob(f"{key}.*")}))
+            if claim.entry.state == "sending":
+                claim.unknown("killed while it was sent")
             if claim.entry.state == "intended":
                 claim.sending({"model": "m"}, 0.25)
+                time.sleep(source.uniform(0, 0.01))
                 log = os.open(folder / "service", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
                 os.write(log, f"{key}\\n".encode())
                 os.close(log)
+                time.sleep(source.uniform(0, 0.01))
                 claim.sent("remote " + key)
             if claim.entry.state == "sent":
+                time.sleep(source.uniform(0, 0.01))
                 claim.done({"seconds": 1.0}, [(key.encode() * 1000, "png")])
-            elif claim.entry.state == "sending":
-                claim.unknown("killed while it was sent")
             mark.unlink()
 threads = [threading.Thread(target=work, args=(seed * 10 + n,)) for n in range(3)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
-say("finished")
 """
 
 
@@ -533,18 +545,18 @@ def test_processes_that_are_killed_and_started_again_never_send_twice_nor_work_t
             return child
 
         threads: list[threading.Thread] = []
-        for seed in range(6):
-            first, second = begin(2 * seed), begin(2 * seed + 1)
-            time.sleep(0.02 * (seed + 1))
-            first.kill()
-            killed.add(first.process.pid)
-            if seed % 2:
-                second.kill()
-                killed.add(second.process.pid)
+        for number in range(5):
+            pair = [begin(2 * number), begin(2 * number + 1)]
+            for child in pair:
+                child.tell()
+            for child in pair:
+                time.sleep(0.05)
+                child.kill()
+                killed.add(child.process.pid)
         last = [begin(100), begin(101)]
+        for child in last:
+            child.tell()
         assert [child.end() for child in last] == [0, 0]
-        for child in started:
-            child.process.wait(60)
         for thread in threads:
             thread.join()
     assert together
@@ -552,11 +564,11 @@ def test_processes_that_are_killed_and_started_again_never_send_twice_nor_work_t
     sent = Counter((tmp_path / "service").read_text().split())
     assert max(sent.values()) == 1
     journal = Journal(tmp_path / "state")
-    for n in range(24):
-        entry = journal.lookup(f"key{n}")
+    for key in KEYS:
+        entry = journal.lookup(key)
         assert entry is not None
         assert (entry.state, entry.attempt) in (("done", 1), ("unknown", 1))
-        assert entry.state == "unknown" or sent[f"key{n}"] == 1
+        assert entry.state == "unknown" or sent[key] == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

@@ -28,6 +28,7 @@ class Attempt:
     holder: int | None = None
     price: float = 0.0
     paid: float | None = None
+    finished: bool = False
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Machine(RuleBasedStateMachine):
             return "new" if fresh and not mine else "done"
         if newest.holder is not None:
             return "wait"
-        if newest.state == "failed" or (newest.state == "unknown" and fresh and not mine):
+        if newest.state == "failed" or (fresh and not mine and (newest.state == "unknown" or newest.finished)):
             return "new"
         return newest.state
 
@@ -134,7 +135,7 @@ class Machine(RuleBasedStateMachine):
         elif step == "sent":
             claim.sent(f"remote {self.count}")
         elif step == "done":
-            attempt.paid = attempt.price
+            attempt.paid, attempt.finished = attempt.price, True
             claim.done({}, [(b"%d" % self.count, "bin")])
         elif step == "failed":
             attempt.paid = max(0.5, attempt.paid or 0.0)  # what is lost was paid for all the same

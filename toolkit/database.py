@@ -148,7 +148,7 @@ class Database:
             ) from problem
         except sqlite3.DatabaseError as problem:
             raise EngineError(
-                f"{self._name}: is damaged ({problem}); move it away, what it knew of paid requests goes with it"
+                f"{self._name}: is damaged ({problem}); move it away, and all it knew with it"
             ) from problem
         except OSError as problem:
             raise EngineError(

@@ -81,7 +81,7 @@ class Journal:
         self._database = Database(folder / "journal.sqlite3" if folder else None, _VERSION, _SCHEMA)
         self._owner = Owner(folder)
         self._fresh()
-        after_fork(self._fresh)
+        after_fork(self, Journal._fresh)
 
     def _fresh(self) -> None:
         self._turn = threading.Condition()
@@ -254,7 +254,7 @@ class Journal:
             key: hash of everything that shapes the answer.
             run: on whose bill a new attempt goes.
             fresh: make a new attempt though one is done, failed or unknown, unless it is the same run's. One that an
-                earlier owner left in sending or sent comes first.
+                earlier owner left in sending or sent, and that was never done, comes first.
             cancelled: asked while waiting.
 
         Raises:
@@ -318,7 +318,7 @@ class Journal:
                 entry is None
                 or entry.state == "failed"
                 or entry.expired
-                or (again and entry.state in ("done", "unknown"))
+                or (again and (entry.state == "unknown" or "done" in entry.times))
             ):
                 entry = self._attempt(key, kind, run, entry)
             else:
@@ -349,15 +349,18 @@ class Journal:
 
     def _adopt(self, entry: Entry, run: str) -> Entry | None:
         """The attempt of an owner who left it; None when another process changed it since we looked."""
-        adopted = replace(entry, owner=self._me(), run=run if entry.state == "intended" else entry.run)
+        run = run if entry.state == "intended" else entry.run
         recorded = "done" if "done" in entry.times and entry.state == "sent" else entry.state
         with self._database.write() as database:
             taken = database.execute(
                 "UPDATE job SET owner = ?, run = ?, state = ? "
                 "WHERE key = ? AND attempt = ? AND owner = ? AND state IN (?, ?)",
-                (adopted.owner, adopted.run, entry.state, entry.key, entry.attempt, entry.owner, entry.state, recorded),
+                (self._me(), run, entry.state, entry.key, entry.attempt, entry.owner, entry.state, recorded),
             )
-            return adopted if taken.rowcount else None
+            if not taken.rowcount:
+                return None
+            row = "SELECT * FROM job WHERE key = ? AND attempt = ?"  # as it is now, not as it was when we looked
+            return self._entry(database.execute(row, (entry.key, entry.attempt)).fetchone())
 
     def _newest(self, key: str) -> Entry | None:
         rows = self._database.read("SELECT * FROM job WHERE key = ? ORDER BY attempt DESC LIMIT 1", (key,))

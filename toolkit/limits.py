@@ -54,7 +54,7 @@ class Limits:
         self._account = hashlib.sha256(account.encode()).hexdigest()[:16]
         self._per_minute, self._concurrent, self._clock = max(1, per_minute), max(1, concurrent), clock
         self._fresh()
-        after_fork(self._fresh)
+        after_fork(self, Limits._fresh)
 
     def _fresh(self) -> None:
         self._first = threading.Lock()

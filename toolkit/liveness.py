@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 if sys.platform == "win32":
     import msvcrt
@@ -28,18 +29,19 @@ else:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
-_resets: list[weakref.WeakMethod[Callable[[], None]]] = []
+T = TypeVar("T")
+
+_resets: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 
 
-def after_fork(reset: Callable[[], None]) -> None:
-    """Have the bound method `reset` called in children this process forks, for as long as its object lives."""
-    _resets.append(weakref.WeakMethod(reset, _resets.remove))
+def after_fork(one: T, reset: Callable[[T], None]) -> None:
+    """Have `reset(one)` called in children this process forks, for as long as `one` lives."""
+    _resets[one] = reset
 
 
 def _reset_all() -> None:
-    for known in list(_resets):
-        if reset := known():
-            reset()
+    for one, reset in list(_resets.items()):
+        reset(one)
 
 
 if hasattr(os, "register_at_fork"):
@@ -58,7 +60,7 @@ class Owner:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder / "owners" if folder else None
         self._fresh()
-        after_fork(self._inherited)
+        after_fork(self, Owner._inherited)
 
     def _fresh(self) -> None:
         self._mutex = threading.Lock()

@@ -38,6 +38,19 @@ def reduced_mask(mask: Mask, box: Box, step: int) -> Bytes:
     return _reduced(mask.array, box, step)
 
 
+def reduced_hidden(edit: Edit, box: Box, step: int) -> Bytes | None:
+    """The share (0-255) of wholly transparent pixels in each square, (h, w) uint8; None without transparency."""
+    if edit.hidden(Box(box.left, box.top, box.left + 1, box.top + 1)) is None:
+        return None
+
+    def read(part: Box) -> Bytes:
+        hidden = edit.hidden(part)
+        assert hidden is not None
+        return hidden.astype(np.uint8) * np.uint8(255)
+
+    return _reduced(read, box, step)
+
+
 def enlarged(values: Bytes, step: int, origin: tuple[int, int], frame: Box) -> Mask:
     """A mask of the photo whose squares of `step` pixels have `values` (h, w) in their middle, smooth between.
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from toolkit import engines, library
 from toolkit.cards import Card, Task
-from toolkit.engines import Filler, FillJob, FillResult, Matter, Segmenter
+from toolkit.engines import Enhancer, Filler, FillJob, FillResult, Matter, Segmenter
 from toolkit.errors import Cancelled, EngineError
 from toolkit.journal import Journal
 from toolkit.queues import FillQueue, finished, open_queue
@@ -249,6 +249,11 @@ class Run:
         """The card's matter, opened once."""
         matter: Matter = self._opened(card)
         return matter
+
+    def enhancer(self, card: Card) -> Enhancer:
+        """The card's enhancer, opened once."""
+        enhancer: Enhancer = self._opened(card)
+        return enhancer
 
     def _opened(self, card: Card) -> Any:
         key = f"{card.task}/{card.name}"

@@ -205,6 +205,13 @@ RadiusField = Annotated[
 Boxes = Annotated[tuple[BoxField, ...], BeforeValidator(_many)]
 Points = Annotated[tuple[PointField, ...], BeforeValidator(_many)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_many)]
+Bare = Annotated[
+    str,
+    BeforeValidator(lambda value: ("auto" if value else "") if isinstance(value, bool) else value),
+    WithJsonSchema({"type": "string", "bare": "auto"}),
+]
+"""A name, or nothing but that it is wanted: then "auto", written `true` in YAML and as a bare option."""
+
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 

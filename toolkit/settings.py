@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import stat
 from collections.abc import Mapping
@@ -40,7 +41,10 @@ def _address(value: str) -> str:
 def is_loopback(address: str) -> bool:
     """Whether an address is this machine's own."""
     host = urlsplit(address).hostname or ""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, and 127.0.0.1.example.org is one too
+        return False
 
 
 class WaveSpeed(Model):
@@ -127,6 +131,17 @@ def key_for(service: str) -> SecretStr | None:
     stored = read_yaml(path)
     key = stored.get(service) if isinstance(stored, dict) else None
     return SecretStr(_proper(key, str(path))) if isinstance(key, str) and key else None
+
+
+def key_place(service: str) -> str:
+    """Where the key of a service comes from: "environment variable NAME", its file, or "" where there is none.
+
+    Raises:
+        EngineError: as `key_for`.
+    """
+    if os.environ.get(KEYS[service]):
+        return f"environment variable {KEYS[service]}"
+    return str(_key_file()) if key_for(service) else ""
 
 
 def store_key(service: str, key: str) -> Path:

@@ -7,6 +7,7 @@ fork they are safe beside threads. A crash fails one job; a cancelled job's proc
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import queue
@@ -21,6 +22,7 @@ from concurrent.futures import Future
 from typing import IO, Any
 
 from toolkit.errors import Cancelled, EngineError, ToolkitError
+from toolkit.heap import give_back
 
 _LENGTH = struct.Struct("<Q")
 
@@ -164,6 +166,7 @@ class Pool:
             with self._lock:
                 self._given_up.discard(future)
                 self._unfinished -= 1
+            del task, future, function, arguments, progress  # not held while waiting for the next
         if worker is not None:
             worker.stop()
 
@@ -236,25 +239,29 @@ def _main() -> None:
     import cv2
 
     cv2.setNumThreads(1)  # one core a worker: the pool is as wide as the machine
-    while True:
-        try:
-            job = _read(jobs)
-        except EOFError:
-            return
-        try:
-            function, arguments = pickle.loads(job)  # our own parent's
-            options = {}
-            if getattr(function, "reports_progress", False):
-                options["progress"] = lambda share: _send(answers, ("progress", float(share)))
-            answer = ("done", function(*arguments, **options))
-        except Exception as problem:
-            answer = ("error", _portable(problem))
-        try:
-            _send(answers, answer)
-        except BrokenPipeError:
-            return
-        except Exception as problem:  # the answer cannot be pickled
-            _send(answers, ("error", EngineError(f"the answer of a worker cannot be sent: {problem}")))
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            _serve_one(jobs, answers)
+            give_back()
+
+
+def _serve_one(jobs: IO[bytes], answers: IO[bytes]) -> None:
+    """Wait for a job and answer it; a function of its own, so that nothing of it is held while waiting for the next."""
+    job = _read(jobs)
+    try:
+        function, arguments = pickle.loads(job)  # our own parent's
+        options = {}
+        if getattr(function, "reports_progress", False):
+            options["progress"] = lambda share: _send(answers, ("progress", float(share)))
+        answer = ("done", function(*arguments, **options))
+    except Exception as problem:
+        answer = ("error", _portable(problem))
+    try:
+        _send(answers, answer)
+    except BrokenPipeError:
+        raise
+    except Exception as problem:  # the answer cannot be pickled
+        _send(answers, ("error", EngineError(f"the answer of a worker cannot be sent: {problem}")))
 
 
 def _portable(problem: Exception) -> Exception:

@@ -14,6 +14,6 @@ from toolkit.blend.resample import Scaling, dither, levels, resampled
 from toolkit.blend.seam import seam_score
 
 __all__ = [
-    "ColourMatch", "GrainField", "GrainMatch", "Scaling", "composite", "continued", "dither", "foreground", "levels", "match_colour",
-    "match_grain", "resampled", "seam_score",
+    "ColourMatch", "GrainField", "GrainMatch", "Scaling", "composite", "continued", "dither", "foreground", "levels",
+    "match_colour", "match_grain", "resampled", "seam_score",
 ]  # fmt: skip

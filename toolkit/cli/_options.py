@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from toolkit import library
 from toolkit.errors import ParameterError
 from toolkit.recipe import Option
 from toolkit.schema import read_value
@@ -25,6 +26,47 @@ def option_for(option: Option) -> click.Option:
         return click.Option(declarations, is_flag=True, default=None, help=help_text)
     many = kind == "array"
     return click.Option(declarations, type=str, multiple=many, help=help_text, metavar=_metavar(schema, option.schema))
+
+
+class VerbCommand(click.Command):
+    """A command whose options of an optional value take the next word only where it is one they know.
+
+    Args:
+        optional: their flags, with the value a bare one stands for, and the values that may follow as a word; any
+            other is written `--flag=value`.
+    """
+
+    def __init__(
+        self, *arguments: Any, optional: Mapping[str, tuple[str, Callable[[], set[str]]]], **rest: Any
+    ) -> None:
+        super().__init__(*arguments, **rest)
+        self._optional = optional
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, so that the photo behind a bare flag stays a photo."""
+        end = args.index("--") if "--" in args else len(args)
+        written = list(args)
+        for index in reversed(range(end)):
+            if args[index] not in self._optional:
+                continue
+            bare, known = self._optional[args[index]]
+            if index + 1 == end or args[index + 1] not in known():
+                written[index] = f"{args[index]}={bare}"
+        return super().parse_args(ctx, written)
+
+
+def optional_values(options: Iterable[Option]) -> dict[str, tuple[str, Callable[[], set[str]]]]:
+    """What `VerbCommand` is told of options whose value may be left away: they name engines."""
+    return {
+        "--" + option.name.replace("_", "-"): (str(option.schema["bare"]), lambda: engine_names("enhance"))
+        for option in options
+        if "bare" in option.schema
+    }
+
+
+def engine_names(task: str) -> set[str]:
+    """Names that may be given for an engine of `task`; no card is read."""
+    return {"auto", *(key.split("/", 1)[1] for key in library.names("models") if key.startswith(f"{task}/"))}
 
 
 def value_of(option: Option, given: Any) -> Any:
@@ -65,6 +107,8 @@ def _plain(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _metavar(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
+    if "bare" in schema:
+        return "[NAME]"
     item = schema.get("items", schema) if schema.get("type") == "array" else schema
     words = {"box": "BOX", "point": "X,Y", "size": "WxH", "path": "FILE", "box or path": "BOX|FILE"}
     if item.get("format") in words:

@@ -10,7 +10,15 @@ import click
 from toolkit import schema
 from toolkit.cli._brake import approve, bill_of, paid_cards
 from toolkit.cli._invocation import current
-from toolkit.cli._options import option_for, parse_settings, paying_options, run_options, value_of
+from toolkit.cli._options import (
+    VerbCommand,
+    option_for,
+    optional_values,
+    parse_settings,
+    paying_options,
+    run_options,
+    value_of,
+)
 from toolkit.cli._session import megapixels, standard_input, standard_output, work_through
 from toolkit.dataset.inputs import STANDARD, gather
 from toolkit.dataset.targets import Output
@@ -43,8 +51,9 @@ def command_for(recipe: Recipe) -> click.Command:
     def run(photos: tuple[str, ...], **given: Any) -> int:
         return _run(recipe, photos, given)
 
-    return click.Command(
+    return VerbCommand(
         recipe.name,
+        optional=optional_values(options.values()),
         params=[
             click.Argument(["photos"], nargs=-1, metavar="[PHOTO|FOLDER|-]..."),
             *(option_for(option) for option in options.values()),

@@ -111,7 +111,7 @@ def work_through(
             run.cancel()
             run.end("cancelled")
             line.clear()
-            _leave(items)
+            _leave(items, paid=run.budget.spent > 0)
         failed = [outcome for outcome in outcomes if outcome.error is not None]
         _say_held([outcome.error for outcome in failed if isinstance(outcome.error, HeldBack)], called.arguments)
         if run.budget.spent and run.journal.trouble:
@@ -119,8 +119,12 @@ def work_through(
         run.end("failed" if failed else "ended")
     line.clear()
     if len(items) > 1:
-        message = f"{len(items) - len(failed)} of {len(items)} photos done"
-        click.echo(message + (f", {len(failed)} failed" if failed else ""), err=as_json or to_stdout)
+        held = sum(isinstance(outcome.error, HeldBack) for outcome in failed)
+        message = f"{len(outcomes) - len(failed)} of {len(items) - len(settled)} photos done"
+        message += f", {len(failed) - held} failed" if len(failed) > held else ""
+        message += f", {held} held back" if held else ""
+        message += f"; {len(settled)} were before" if settled else ""
+        click.echo(message, err=as_json or to_stdout)
     if as_json:
         click.echo(json.dumps(_report(outcomes, about, seed), indent=2, default=str))
     if not failed:
@@ -194,7 +198,7 @@ def megapixels(limit: float | None) -> int | None:
     return round(limit * 1e6)
 
 
-def _leave(items: Sequence[Item]) -> None:
+def _leave(items: Sequence[Item], paid: bool) -> None:
     """End at once after a cancellation: a thread inside a codec cannot be stopped, its temporary file is removed."""
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):  # once is enough, and this must come to its end
@@ -208,6 +212,8 @@ def _leave(items: Sequence[Item]) -> None:
         Path(item.output) for item in items if item.output not in (None, STANDARD) and Path(str(item.output)).is_dir()
     }
     click.echo("inpaint: cancelled; photos already written stay, nothing half-written is left", err=True)
+    if paid:
+        click.echo("inpaint: what was sent is written down; `inpaint resume` goes on with it", err=True)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, AttributeError):
             stream.flush()

@@ -163,7 +163,7 @@ class PlanWork(_Work):
             "dry_run": True,
             "engines": {task: names for task, names in engines.items() if names},
             "data_leaves_machine": any(step.data_leaves_machine for step in steps),
-            "leaves_for": sorted({one["leaves_for"] for one in fills if one.get("leaves_for")}),
+            "leaves_for": sorted({host for one in fills for host in one["leaves_for"]}),
             "windows": [window for one in fills for window in one["windows"]],
             "calls": sum(one["calls"] for one in fills),
             "price": report["price"] | {"total": sum(one["price_expected"] for one in fills)},

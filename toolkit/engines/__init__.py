@@ -2,7 +2,8 @@
 
 An adapter is the file `toolkit/engines/<task>/<adapter>.py` with a class `Engine(card)` that follows the
 protocol of its task, and, where something might be missing on a machine, a function `missing(card)` that
-says in one sentence what, or returns "". Adapters import heavy libraries when opened, never at import.
+says in one sentence what, or returns "". Where the user's settings decide what an engine costs, a function
+`configured(card)` returns the card with that. Adapters import heavy libraries when opened, never at import.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from toolkit.errors import EngineError
 from toolkit.geometry import Box, Size
 from toolkit.journal import Journal
 from toolkit.schema import Point
+from toolkit.surroundings import Surroundings
 
 Bytes = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -107,6 +109,54 @@ class FillResult:
                     f"got {image.shape} {image.dtype}"
                 )
         return self
+
+
+@dataclass(frozen=True, eq=False)
+class EnhanceJob:
+    """A prompt to be written better for one hole: pure, picklable data.
+
+    Attributes:
+        prompt: as the user wrote it; not empty.
+        surroundings: what lies around the hole.
+        picture: (h, w, 3) uint8 sRGB, the hole's neighbourhood with the hole in mid-grey, longest side 1024 at most.
+        hole: (h, w) uint8, 255 = hole.
+        card: name and revision of the card the job is meant for.
+        name: what it is called in progress and errors.
+    """
+
+    prompt: str
+    surroundings: Surroundings
+    picture: Bytes
+    hole: Bytes
+    card: tuple[str, str] = ("", "")
+    name: str = "prompt"
+
+    @cached_property
+    def key(self) -> str:
+        """Hash (sha256, hexadecimal) of everything that shapes the answer; the job's name does not."""
+        state = hashlib.sha256()
+        for array in (self.picture, self.hole):
+            state.update(f"{array.shape}{array.dtype}".encode())
+            state.update(np.ascontiguousarray(array).tobytes())
+        state.update(json.dumps([self.prompt, self.surroundings.text, self.card]).encode())
+        return state.hexdigest()
+
+
+@dataclass(frozen=True)
+class EnhanceResult:
+    """The answer to an `EnhanceJob`.
+
+    Attributes:
+        prompt: the better one, on one line; empty where none came.
+        price: dollars it cost now; 0 where it was paid before.
+        facts: what the engine tells of it besides, JSON-ready.
+        trouble: why there is no prompt though it may be paid, as one clause; empty otherwise.
+    """
+
+    prompt: str
+    price: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -241,8 +291,13 @@ class Matter(Protocol):
 class Enhancer(Protocol):
     """Writes a better prompt."""
 
-    def enhance(self, prompt: str, picture: Bytes | None, hole: str, run: EngineRun) -> str:
-        """A prompt for the hole described by `hole`, given `prompt` and maybe the picture (h, w, 3) uint8 sRGB."""
+    def enhance(self, job: EnhanceJob, run: EngineRun) -> EnhanceResult:
+        """A prompt for the job's hole; what was paid is in the journal before it is returned.
+
+        Raises:
+            EngineError: when none can be had.
+            Cancelled: when the run was cancelled.
+        """
         ...
 
 
@@ -279,8 +334,18 @@ def destination(card: Card) -> str:
     return str(module.destination(card)) if module else ""
 
 
+def configured(card: Card) -> Card:
+    """The card as the user's settings make it: price and place of an engine that is set up there."""
+    try:
+        change = getattr(adapter(card), "configured", None)
+    except (EngineError, ImportError):
+        return card
+    changed: Card = change(card) if change else card
+    return changed
+
+
 def resolve(task: Task, name: str = "auto", *, ready: bool = True) -> Card:
-    """The card called `name`; two names are reserved: `auto`, `prompted`.
+    """The card, as configured, called `name`; two names are reserved: `auto`, `prompted`.
 
     `auto` is the highest-ranked card that is free of charge and runs here, `prompted` the same of those that follow a
     prompt. Unless `ready`, one given by name need not be able to run here, as is enough for planning.
@@ -294,14 +359,14 @@ def resolve(task: Task, name: str = "auto", *, ready: bool = True) -> Card:
         card = cards.find(task, name)
         if ready and (reason := missing(card)):
             raise EngineError(f"{card.name} cannot run: {reason}")
-        return card
+        return configured(card)
     reasons = []
     for card in cards.every(task):
         if card.rank is None or not card.free or (wants_prompt and card.prompt == "none"):
             continue
         reason = missing(card)
         if not reason:
-            return card
+            return configured(card)
         reasons.append(f"{card.name}: {reason}")
     if wants_prompt:
         why = f" ({'; '.join(reasons)})" if reasons else ""

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, final
 from toolkit.cards import Card
 from toolkit.edit import Edit, Step
 from toolkit.errors import UnknownNameError, UsageError
+from toolkit.heap import give_back
 from toolkit.run import Run
 from toolkit.schema import Model
 
@@ -85,6 +86,8 @@ class Stage(Model):
         log, start = Log(), time.perf_counter()
         done = (self.plan if plan else self.apply)(edit, run, log)
         run.check()
+        if edit.photo.is_large:
+            give_back()
         run.progress(self.name, 1.0)
         step = Step(
             stage=self.name,

@@ -15,8 +15,11 @@ from toolkit.edit import Edit, Window
 from toolkit.edit import Fill as Filled
 from toolkit.engines import Bytes, FillJob
 from toolkit.errors import EngineError, HeldBack, MaskError, ParameterError, UsageError
+from toolkit.prompts import hint
 from toolkit.run import Run
+from toolkit.schema import Bare
 from toolkit.stages import Log, Stage
+from toolkit.stages._enhancing import enhanced
 from toolkit.stages._painting import Asked, Painting, answers, groups, hold_back
 
 
@@ -29,7 +32,12 @@ class Fill(Painting, Stage):
 
     prompt: str = Field(default="", max_length=4000, description="what should be there instead")
     own_prompt: bool = Field(
-        default=False, description="a prompt of one's own is needed; the card's for removing is not sent"
+        default=False,
+        description="a prompt of one's own is needed; the card's for removing is not sent",
+        json_schema_extra={"option": False},
+    )
+    enhance: Bare = Field(
+        default="", description="have the prompt written better for the hole, by this enhancer; without a name by auto"
     )
 
     def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
@@ -46,6 +54,9 @@ class Fill(Painting, Stage):
         if len(edit.stacks) != 1:
             raise UsageError(f"the edit holds {len(edit.stacks)} variations: call edit.choose(k) before filling again")
         hold_back(edit, card)
+        if (enhancer := self.enhancer(card, run, log)) is not None:
+            assert edit.mask is not None
+            prompt = enhanced(edit, edit.mask, prompt, enhancer, run, log)
         edit = edit.replace(fills=())
         for number, windows in enumerate(edit.passes):
             edit = self._pass(edit, run, log, card, windows, number, seeds, prompt, parameters)
@@ -73,16 +84,34 @@ class Fill(Painting, Stage):
             log.warnings.append(str(problem))
             passes = ()
         planned = planning.estimate(passes, self.num_images, card.price, card.pace, card.per_call)
+        enhancer = self.enhancer(card, run, log, ready=False) if planned.calls else None
         log.figures |= {
-            "leaves_for": engines.destination(card),
+            "leaves_for": sorted({engines.destination(one) for one in (card, enhancer) if one} - {""}),
+            "enhancer": enhancer.name if enhancer else "",
             "windows": planning.described(passes),
             "calls": planned.calls,
-            "price_expected": planned.price,
+            "price_expected": round(planned.price + (enhancer.price.of(1) if enhancer else 0.0), 6),
             "seconds_expected": None if planned.seconds is None else round(planned.seconds, 1),
             "measured_on": card.measured_on,
             "prompt": prompt,
         }
         return edit.replace(fills=())
+
+    def enhancer(self, card: Card, run: Run, log: Log, *, ready: bool = True) -> Card | None:
+        """The card of the enhancer that will be asked, once a photo; None where none is, and `log` is told why.
+
+        Raises:
+            UnknownNameError: for an enhancer nobody knows.
+            EngineError: when it cannot run here.
+        """
+        if not self.enhance:
+            return None
+        if card.prompt != "none" and self.prompt:
+            return run.card("enhance", self.enhance, ready=ready)
+        takes = card.prompt != "none"
+        reason = "no prompt was given, and the card's own is for removing" if takes else f"{card.name} takes no prompt"
+        log.notes.append(f"{reason}: nothing was enhanced")
+        return None
 
     def _pass(
         self, edit: Edit, run: Run, log: Log, card: Card, windows: tuple[Window, ...], number: int,
@@ -141,6 +170,8 @@ class Fill(Painting, Stage):
             if self.prompt:
                 log.warnings.append(f"{card.name} takes no prompt; {self.prompt!r} was not used")
             return ""
+        if self.prompt and (problem := hint(self.prompt)):
+            log.notes.append(problem)
         prompt = self.prompt or card.removal_prompt
         if card.prompt == "required" and not prompt:
             raise ParameterError(f"prompt: {card.name} needs one; say what should be there")

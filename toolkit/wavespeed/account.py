@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
+
+from pydantic import SecretStr
 
 from toolkit.errors import EngineError
 from toolkit.journal import Journal
 from toolkit.limits import Limits
-from toolkit.settings import key_for, load
+from toolkit.settings import WaveSpeed, key_for, load
 from toolkit.wavespeed import PACE
 from toolkit.wavespeed.client import Client
 from toolkit.wavespeed.tasks import Tasks
 
 _lock = threading.Lock()
-_opened: dict[tuple[str, int], Tasks] = {}
 
 
 def missing() -> str:
@@ -37,14 +39,14 @@ def open_tasks(journal: Journal) -> Tasks:
     settings, key = load().wavespeed, key_for("wavespeed")
     if key is None:
         raise EngineError(f"WaveSpeed: {missing()}")
+    with _lock:
+        return _opened(journal, settings, key)
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(journal: Journal, settings: WaveSpeed, key: SecretStr) -> Tasks:
     # Uploads and limits belong to an account at an address; the key itself is written nowhere.
     account = hashlib.sha256(f"{settings.base_url}\0{key.get_secret_value()}".encode()).hexdigest()[:16]
-    with _lock:
-        if (account, id(journal)) not in _opened:
-            per_minute, concurrent = PACE[settings.tier]
-            client = Client(settings.base_url, key, proxy=settings.proxy, connections=min(concurrent, 256))
-            limits = Limits(journal.folder, account, per_minute, concurrent)
-            _opened[account, id(journal)] = Tasks(
-                client, journal, limits, account, settle=settings.settle, patience=settings.patience
-            )
-        return _opened[account, id(journal)]
+    client = Client(settings.base_url, key, proxy=settings.proxy)
+    limits = Limits(journal.folder, account, *PACE[settings.tier])
+    return Tasks(client, journal, limits, account, settle=settings.settle, patience=settings.patience)

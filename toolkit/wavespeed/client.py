@@ -1,40 +1,58 @@
-"""Traffic with the WaveSpeed REST API v3: each method is one exchange, and says for certain what an error means.
+"""What can be asked of the WaveSpeed REST API v3: each method says for certain what an error means.
 
 Nothing is repeated here. The key goes to the service's own address only, never along a redirect, to a place for
-uploads or to one for downloads; it stands in no error.
+uploads or to one for downloads; it stands in no error and no answer, not even where the service repeats it.
 """
 
 from __future__ import annotations
 
 import base64
+import email.utils
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
-import httpx
 from pydantic import SecretStr
 
-from toolkit.errors import Cancelled
-from toolkit.settings import is_loopback
 from toolkit.wavespeed.replies import Lost, Prediction, ServiceError, Unreachable, refusal
+from toolkit.wavespeed.traffic import Origin, Reply, Traffic
 
-MAX_REPLY = 8 << 20
-"""Bytes of a reply in JSON."""
+MAX_REPLY = 32 << 20
+"""Bytes of a reply in JSON; a list of predictions may hold pictures that were sent within their requests."""
 
 MAX_PICTURE = 64 << 20
 """Bytes of a picture that is downloaded; one of 1536x1536 has 7 million uncompressed."""
 
 _PAGE = 100
-_PAGES = 20
+_PAGES = 50
 _REDIRECTS = 5
+_REDIRECTED = (301, 302, 303, 307, 308)
+_MAYBE_TAKEN = (300, 302, 303, 304, 408, 409, 425, 499)
+"""HTTP statuses below 500 that do not say for certain that a submission was refused."""
 
-_NOT_SENT = (
-    httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError,
-    httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL,
-)  # fmt: skip
+Cancel = Callable[[], bool]
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds: until a connection stands, of silence for an answer, a submission, an upload and a download.
+
+    All of an exchange may take twice its time, a download ten times.
+    """
+
+    connect: float = 10.0
+    answer: float = 30.0
+    submit: float = 60.0
+    upload: float = 120.0
+    download: float = 30.0
 
 
 class Client:
@@ -42,126 +60,135 @@ class Client:
 
     Args:
         base_url: where the service is.
-        key: of the account; None where nothing but planning is done.
-        proxy: for all traffic; empty for none.
-        connections: at once.
+        key: of the account.
+        proxy: for all traffic; empty for the environment's.
+        timeouts: how long it may take.
     """
 
-    def __init__(self, base_url: str, key: SecretStr, *, proxy: str = "", connections: int = 64) -> None:
-        self.base_url, self._key = base_url.rstrip("/"), key
-        limits = httpx.Limits(max_connections=connections + 8, max_keepalive_connections=connections + 8)
-        self._http = httpx.Client(
-            timeout=httpx.Timeout(30.0, connect=10.0, pool=120.0),
-            limits=limits,
-            proxy=proxy or None,
-            trust_env=not is_loopback(base_url),
-            headers={"User-Agent": "inpaint-toolkit"},
-        )
+    def __init__(self, base_url: str, key: SecretStr, *, proxy: str = "", timeouts: Timeouts | None = None) -> None:
+        self.base_url, self._key, self._timeouts = base_url.rstrip("/"), key, timeouts or Timeouts()
+        self._traffic = Traffic(proxy, self._timeouts.connect)
 
     def close(self) -> None:
         """End its connections."""
-        self._http.close()
+        self._traffic.close()
 
-    def submit(self, model: str, inputs: Mapping[str, Any]) -> Prediction:
+    def submit(self, model: str, inputs: Mapping[str, Any], cancelled: Cancel = _never) -> Prediction:
         """Have the service begin a task: the one call that is paid.
 
         Raises:
             ServiceError: when it certainly did not take it.
             Unreachable: when nothing was sent.
             Lost: when it may have taken it.
+            Cancelled: when `cancelled` said so; it may have taken it.
         """
-        path = f"/api/v3/{quote(model, safe='/')}"
-        status, body, again = self._exchange("POST", path, json_body=inputs, read=60.0)
-        if status >= 500 or status in (408, 409, 425):
-            raise Lost(f"WaveSpeed: no answer to a submission (HTTP {status})")
-        if status >= 300:
-            raise refusal(status, body, again)
-        values = _json(body)
-        if not isinstance(values, dict):
-            raise Lost("WaveSpeed: the answer to a submission cannot be understood")
-        prediction = Prediction.read(values.get("data"))
+        reply = self._exchange("POST", f"/api/v3/{quote(model, safe='/')}", inputs, self._timeouts.submit, cancelled)
+        values = self._json(reply)
+        problem = self._refusal(reply, values)
+        if reply.status >= 500 or reply.status in _MAYBE_TAKEN:
+            raise Lost(str(problem), problem)
+        if reply.status >= 300:
+            raise Lost(str(problem), problem) if _code(values) >= 5000 else problem
+        prediction = Prediction.read(values.get("data")) if isinstance(values, dict) else None
         if prediction is not None:
             return prediction
-        if values.get("code") not in (200, 0, None):
-            raise refusal(status, body, again)
-        raise Lost("WaveSpeed: the answer to a submission names no task")
+        code = _code(values)
+        if code == 0 or code == 200 or 500 <= code < 600 or code >= 5000:
+            raise Lost("WaveSpeed: the answer to a submission names no task")
+        raise problem
 
-    def prediction(self, name: str) -> Prediction:
+    def prediction(self, name: str, cancelled: Cancel = _never) -> Prediction:
         """How a task stands.
 
         Raises:
             ServiceError: "missing" when the service does not know it.
             Unreachable, Lost: when it could not be asked; nothing is lost by asking again.
+            Cancelled: when `cancelled` said so.
         """
-        return self._prediction(self._got("GET", f"/api/v3/predictions/{quote(name, safe='')}/result"))
+        found = Prediction.read(self._got("GET", f"/api/v3/predictions/{quote(name, safe='')}/result", None, cancelled))
+        if found is None or found.id != name:
+            raise Lost("WaveSpeed: its answer about a task cannot be understood")
+        return found
 
-    def predictions(self, model: str, after: float) -> Iterator[Prediction]:
-        """Tasks of a model that were created since `after` (seconds since the epoch), newest first.
+    def predictions(self, after: float, model: str = "", cancelled: Cancel = _never) -> Iterator[Prediction]:
+        """Tasks that were created since `after` (seconds since the epoch), newest first.
+
+        Args:
+            after: by the service's clock.
+            model: only those of one model; empty for all.
+            cancelled: asked several times a second.
 
         Raises:
             ServiceError, Unreachable, Lost: when the service does not answer in full, which proves nothing.
+            Cancelled: when `cancelled` said so.
         """
-        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(after))
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(0.0, after)))
+        wanted = {"page_size": _PAGE, "created_after": since, "include_inputs": True}
+        if model:
+            wanted["model"] = model
         seen: set[str] = set()
         for page in range(1, _PAGES + 1):
-            wanted = {
-                "page": page, "page_size": _PAGE, "model": model, "created_after": since, "include_inputs": True,
-            }  # fmt: skip
-            data = self._got("POST", "/api/v3/predictions", json_body=wanted)
+            data = self._got("POST", "/api/v3/predictions", {**wanted, "page": page}, cancelled)
             items = data.get("items") if isinstance(data, dict) else None
             if not isinstance(items, list):
                 raise Lost("WaveSpeed: its list of predictions cannot be understood")
+            new = 0
             for item in items:
                 one = Prediction.read(item)
                 if one is None:
                     raise Lost("WaveSpeed: its list of predictions holds one without a name")
                 if one.id not in seen:
+                    new += 1
+                    seen.add(one.id)
                     yield one
-                seen.add(one.id)
-            if len(items) < _PAGE:
+            total = data.get("total")
+            # A short page is the last one, unless the service gives shorter pages than it was asked for.
+            if not items or (len(items) < _PAGE and (not isinstance(total, int) or len(seen) >= total)):
                 return
-        raise Lost(f"WaveSpeed: its list of predictions is longer than {_PAGES * _PAGE}")
+            if not new:
+                raise Lost("WaveSpeed: its list of predictions repeats itself")
+        raise Lost(f"WaveSpeed: its list of predictions is longer than {_PAGES} pages")
 
-    def upload(self, data: bytes, name: str, content_type: str) -> str:
+    def upload(self, data: bytes, name: str, content_type: str, cancelled: Cancel = _never) -> str:
         """Bring a file to the service and return its address there; by ticket, else as a form.
 
         Raises:
             ServiceError, Unreachable, Lost: when neither way works.
+            Cancelled: when `cancelled` said so.
         """
         try:
-            return self._by_ticket(data, name, content_type)
+            return self._by_ticket(data, name, content_type, cancelled)
         except ServiceError as problem:
             if problem.kind in ("key", "busy", "credit"):
                 raise
         except Lost:
             pass
-        return self._by_form(data, name, content_type)
+        return self._by_form(data, name, content_type, cancelled)
 
-    def download(self, address: str, cancelled: Callable[[], bool] = lambda: False, seconds: float = 300.0) -> bytes:
+    def download(self, address: str, cancelled: Cancel = _never) -> bytes:
         """A file from the address of an output, without the key.
 
         Raises:
             ServiceError: "missing" when it is no longer there; others for other refusals.
             Unreachable, Lost: when it did not come whole, is too large or took too long.
-            Cancelled: when `cancelled` said so meanwhile.
+            Cancelled: when `cancelled` said so.
         """
-        if not address.startswith(("https://", "http://")):
-            raise Lost("WaveSpeed: an output has no address that can be fetched")
-        if address.startswith("http://") and self.base_url.startswith("https://"):
-            raise Lost("WaveSpeed: an output lies at an unencrypted address, which is not fetched")
-        until = time.monotonic() + seconds
-        with self._errors("a download"):
-            target = httpx.URL(address)
-            for _ in range(_REDIRECTS):
-                with self._http.stream("GET", target) as answer:
-                    if answer.is_redirect:
-                        target = target.join(answer.headers.get("location", ""))
-                        if target.scheme != "https" and self.base_url.startswith("https://"):
-                            raise Lost("WaveSpeed: an output is redirected to an unencrypted address")
-                        continue
-                    if answer.status_code != 200:
-                        raise refusal(answer.status_code, b"")
-                    return self._whole(answer, MAX_PICTURE, until, cancelled)
+        seconds = self._timeouts.download
+        for _ in range(_REDIRECTS):
+            if not address.startswith(("https://", "http://")):
+                raise Lost("WaveSpeed: an output has no address that can be fetched")
+            if address.startswith("http://") and self.base_url.startswith("https://"):
+                raise Lost("WaveSpeed: an output lies at an unencrypted address, which is not fetched")
+            reply = self._traffic.ask(
+                "GET", address, {"User-Agent": "inpaint-toolkit"},
+                limit=MAX_PICTURE, read=seconds, total=10 * seconds, cancelled=cancelled,
+            )  # fmt: skip
+            if reply.status in _REDIRECTED and "location" in reply.headers:
+                address = urljoin(address, reply.headers["location"])
+                continue
+            if reply.status != 200:
+                raise self._refusal(reply, None)
+            return reply.body
         raise Lost("WaveSpeed: an output is redirected in a circle")
 
     def balance(self) -> float | None:
@@ -174,109 +201,92 @@ class Client:
         value = data.get("balance") if isinstance(data, dict) else None
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
-    def _by_ticket(self, data: bytes, name: str, content_type: str) -> str:
+    def _by_ticket(self, data: bytes, name: str, content_type: str, cancelled: Cancel) -> str:
         wanted = {"filename": name, "size": len(data), "content_type": content_type}
-        ticket = self._got("POST", "/api/v3/media/uploads", json_body=wanted)
+        ticket = self._got("POST", "/api/v3/media/uploads", wanted, cancelled)
         upload = ticket.get("upload") if isinstance(ticket, dict) else None
         address = ticket.get("download_url") if isinstance(ticket, dict) else None
-        if not isinstance(upload, dict) or not isinstance(upload.get("url"), str) or not _is_address(address):
+        if not isinstance(upload, dict) or not _is_address(upload.get("url")) or not _is_address(address):
             raise Lost("WaveSpeed: its ticket for an upload cannot be understood")
         headers = upload.get("headers")
-        with self._errors("an upload"):
-            # Exactly the ticket's headers, and not the key: the place may be another company's.
-            answer = self._http.put(
-                upload["url"],
-                content=data,
-                headers={str(k): str(v) for k, v in headers.items()} if isinstance(headers, dict) else {},
-                timeout=httpx.Timeout(120.0, connect=10.0),
-            )
-        if not answer.is_success:
-            raise refusal(answer.status_code, answer.content[:400])
+        # Exactly the ticket's headers, and not the key: the place may be another company's.
+        given = {str(k): str(v) for k, v in headers.items()} if isinstance(headers, dict) else {}
+        seconds = self._timeouts.upload
+        try:
+            reply = self._traffic.ask(
+                "PUT", upload["url"], given, data,
+                limit=MAX_REPLY, read=seconds, total=2 * seconds, cancelled=cancelled,
+            )  # fmt: skip
+        except Unreachable as problem:  # the place for uploads, not the service
+            raise Lost(str(problem)) from None
+        if not 200 <= reply.status < 300:
+            raise self._refusal(reply, None)
         assert isinstance(address, str)
         return address
 
-    def _by_form(self, data: bytes, name: str, content_type: str) -> str:
-        with self._errors("an upload"):
-            answer = self._http.post(
-                f"{self.base_url}/api/v3/media/upload/binary",
-                files={"file": (name, data, content_type)},
-                headers=self._authorization(),
-                timeout=httpx.Timeout(120.0, connect=10.0),
-            )
-        found = self._data(answer.status_code, answer.content, None)
+    def _by_form(self, data: bytes, name: str, content_type: str, cancelled: Cancel) -> str:
+        mark = secrets.token_hex(16)
+        head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+        body = f"{head}Content-Type: {content_type}\r\n\r\n".encode() + data + f"\r\n--{mark}--\r\n".encode()
+        seconds = self._timeouts.upload
+        headers = {**self._authorization(), "Content-Type": f"multipart/form-data; boundary={mark}"}
+        reply = self._traffic.ask(
+            "POST", f"{self.base_url}/api/v3/media/upload/binary", headers, body,
+            limit=MAX_REPLY, read=seconds, total=2 * seconds, cancelled=cancelled,
+        )  # fmt: skip
+        found = self._data(reply)
         address = found.get("download_url") if isinstance(found, dict) else None
         if not _is_address(address):
             raise Lost("WaveSpeed: its answer to an upload cannot be understood")
         assert isinstance(address, str)
         return address
 
-    def _prediction(self, data: Any) -> Prediction:
-        found = Prediction.read(data)
-        if found is None:
-            raise Lost("WaveSpeed: its answer about a task cannot be understood")
-        return found
+    def _got(self, method: str, path: str, body: Any = None, cancelled: Cancel = _never) -> Any:
+        return self._data(self._exchange(method, path, body, self._timeouts.answer, cancelled))
 
-    def _got(self, method: str, path: str, json_body: Any = None) -> Any:
-        return self._data(*self._exchange(method, path, json_body=json_body, read=30.0))
-
-    def _data(self, status: int, body: bytes, again: float | None) -> Any:
+    def _data(self, reply: Reply) -> Any:
         """The envelope's `data`."""
-        if not 200 <= status < 300:
-            raise refusal(status, body, again)
-        values = _json(body)
+        values = self._json(reply)
+        if not 200 <= reply.status < 300:
+            raise self._refusal(reply, values)
         if not isinstance(values, dict):
             raise Lost("WaveSpeed: an answer is not the JSON it should be")
         if values.get("code") not in (200, 0, None):
-            raise refusal(status, body, again)
+            raise self._refusal(reply, values)
         return values.get("data")
 
-    def _exchange(self, method: str, path: str, *, json_body: Any, read: float) -> tuple[int, bytes, float | None]:
-        """Status, body and the seconds it asks to wait; redirects are followed where asking twice costs nothing."""
-        target = httpx.URL(self.base_url + path)
-        until = time.monotonic() + 2 * read
-        content = None if json_body is None else json.dumps(json_body).encode()
-        with self._errors(path):
-            for _ in range(_REDIRECTS):
-                headers = {"Content-Type": "application/json"} if content is not None else {}
-                if _origin(target) == _origin(httpx.URL(self.base_url)):
-                    headers |= self._authorization()
-                timeout = httpx.Timeout(read, connect=10.0, pool=120.0)
-                with self._http.stream(method, target, content=content, headers=headers, timeout=timeout) as answer:
-                    if answer.is_redirect and method == "GET" and "location" in answer.headers:
-                        target = target.join(answer.headers["location"])
-                        continue
-                    body = self._whole(answer, MAX_REPLY, until, lambda: False)
-                    return answer.status_code, body, _seconds(answer.headers.get("retry-after"))
+    def _exchange(self, method: str, path: str, body: Any, seconds: float, cancelled: Cancel) -> Reply:
+        """One exchange; redirects are followed where asking twice costs nothing."""
+        address = self.base_url + path
+        content = None if body is None else json.dumps(body).encode()
+        headers = {"User-Agent": "inpaint-toolkit"} | ({"Content-Type": "application/json"} if content else {})
+        for _ in range(_REDIRECTS):
+            known = _same_origin(address, self.base_url)
+            reply = self._traffic.ask(
+                method, address, headers | self._authorization() if known else headers, content,
+                limit=MAX_REPLY, read=seconds, total=2 * seconds, cancelled=cancelled,
+            )  # fmt: skip
+            if method != "GET" or reply.status not in _REDIRECTED or "location" not in reply.headers:
+                return reply
+            address = urljoin(address, reply.headers["location"])
         raise Lost("WaveSpeed: an answer is redirected in a circle")
 
-    def _whole(self, answer: httpx.Response, limit: int, until: float, cancelled: Callable[[], bool]) -> bytes:
-        length = answer.headers.get("content-length", "")
-        if length.isdigit() and int(length) > limit:
-            raise Lost(f"WaveSpeed: an answer of {int(length)} bytes, at most {limit} are taken")
-        parts, total = [], 0
-        for part in answer.iter_bytes():
-            parts.append(part)
-            total += len(part)
-            if total > limit:
-                raise Lost(f"WaveSpeed: an answer of more than {limit} bytes")
-            if time.monotonic() > until:
-                raise Lost("WaveSpeed: an answer took too long")
-            if cancelled():
-                raise Cancelled
-        return b"".join(parts)
+    def _refusal(self, reply: Reply, values: Any) -> ServiceError:
+        text = reply.body[:400].decode("utf-8", "replace").replace(self._key.get_secret_value(), "***")
+        return refusal(reply.status, values, text, _seconds(reply.headers.get("retry-after")))
+
+    def _json(self, reply: Reply) -> Any:
+        """The answer; None when it is none. A key that the service repeats is blotted out."""
+        try:
+            text = reply.body.decode()
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        key = self._key.get_secret_value()
+        return _without(key, values) if key in text or "\\u" in text else values
 
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._key.get_secret_value()}"}
-
-    @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        """httpx's errors as ours; they name no header."""
-        try:
-            yield
-        except _NOT_SENT as problem:
-            raise Unreachable(f"WaveSpeed: {self.base_url} cannot be reached ({_reason(problem)})") from None
-        except httpx.HTTPError as problem:
-            raise Lost(f"WaveSpeed: the connection was lost during {what} ({_reason(problem)})") from None
 
 
 def data_address(data: bytes, content_type: str) -> str:
@@ -284,27 +294,39 @@ def data_address(data: bytes, content_type: str) -> str:
     return f"data:{content_type};base64,{base64.b64encode(data).decode()}"
 
 
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+def _without(key: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace(key, "***")
+    if isinstance(value, dict):
+        return {name.replace(key, "***"): _without(key, one) for name, one in value.items()}
+    return [_without(key, one) for one in value] if isinstance(value, list) else value
+
+
+def _code(values: Any) -> int:
+    code = values.get("code") if isinstance(values, dict) else None
+    return code if isinstance(code, int) and not isinstance(code, bool) else 0
 
 
 def _is_address(value: Any) -> bool:
     return isinstance(value, str) and value.startswith(("https://", "http://"))
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port
+def _same_origin(one: str, other: str) -> bool:
+    try:
+        return Origin.of(one) == Origin.of(other)
+    except ValueError:
+        return False
 
 
 def _seconds(text: str | None) -> float | None:
-    try:
-        return None if text is None else min(600.0, max(0.0, float(text)))
-    except ValueError:
+    """What `Retry-After` asks for, in either of its forms; ten minutes at most."""
+    if text is None:
         return None
-
-
-def _reason(problem: Exception) -> str:
-    return str(problem) or type(problem).__name__
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(600.0, max(0.0, seconds))

@@ -5,7 +5,6 @@ Two fields are called `code`: that of the envelope (like HTTP, or a business cod
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ _KIND_OF_CODE: Mapping[int, Kind] = {
     402: "credit",
     403: "key",
     404: "missing",
+    410: "missing",
     413: "media",
     422: "parameter",
     429: "busy",
@@ -76,7 +76,16 @@ class Unreachable(EngineError):
 
 
 class Lost(EngineError):
-    """Something was sent, or may have been, and no answer that can be understood came back."""
+    """Something was sent, or may have been, and no answer that can be understood came back.
+
+    Args:
+        message: one sentence.
+        refused: what the answer would mean if it could be trusted.
+    """
+
+    def __init__(self, message: str, refused: ServiceError | None = None) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 @dataclass(frozen=True)
@@ -111,14 +120,14 @@ class Prediction:
 
     @classmethod
     def read(cls, data: Any) -> Prediction | None:
-        """What a reply's `data` tells; None without an id. Missing, null and wrongly typed fields count as empty."""
-        if not isinstance(data, dict) or not isinstance(data.get("id"), str) or not data["id"]:
+        """What `data` tells; None without a usable id. Missing, null and wrongly typed fields count as empty."""
+        if not isinstance(data, dict) or not re.fullmatch(r"[!-~]{1,200}", str(data.get("id") or "")):
             return None
         inputs = next((data[name] for name in ("inputs", "input") if isinstance(data.get(name), dict)), None)
         outputs = data.get("outputs", data.get("output"))
         code = data.get("code")
         return cls(
-            id=data["id"],
+            id=str(data["id"]),
             model=_text(data.get("model")),
             status=_text(data.get("status")).strip().lower(),
             outputs=tuple(one if isinstance(one, str) else "" for one in _list(outputs)),
@@ -126,7 +135,7 @@ class Prediction:
             created_at=_text(data.get("created_at")),
             error=_text(data.get("error")),
             code=code if isinstance(code, int) and not isinstance(code, bool) else 0,
-            timings={key: value for key, value in _dict(data.get("timings")).items() if isinstance(value, int | float)},
+            timings={key: value for key, value in _dict(data.get("timings")).items() if _is_duration(value)},
             urls={key: value for key, value in _dict(data.get("urls")).items() if isinstance(value, str)},
             inputs=inputs,
         )
@@ -146,6 +155,14 @@ class Prediction:
         """Nothing more will come of it."""
         return self.is_finished or self.is_failed
 
+    @property
+    def pictures(self) -> tuple[str | None, ...]:
+        """The outputs, None in place of one that is flagged; some services give no address for these."""
+        count = max(len(self.outputs), sum(self.flagged))
+        outputs = (*self.outputs, *("" for _ in range(count - len(self.outputs))))
+        flagged = (*self.flagged, *(False for _ in outputs))
+        return tuple(None if flag else url for url, flag in zip(outputs, flagged, strict=False))
+
     def failure(self) -> ServiceError:
         """Why it failed."""
         kind = _KIND_OF_CODE.get(self.code) or _kind_of_words(self.error) or "fault"
@@ -153,19 +170,22 @@ class Prediction:
         return ServiceError(kind, f"{said}, code {self.code}" if self.code else said)
 
 
-def refusal(status: int, body: bytes, again: float | None = None) -> ServiceError:
-    """What an answer other than OK means: an HTTP status of 400 or more, or an envelope whose code is no 200."""
+def refusal(status: int, values: Any, text: str, again: float | None = None) -> ServiceError:
+    """What an answer other than OK means.
+
+    Args:
+        status: of HTTP; 400 or more, or an envelope's code is no 200.
+        values: the answer's JSON; None where it is none.
+        text: how the answer begins, for want of JSON.
+        again: seconds it asked to wait.
+    """
     said, code = "", 0
-    try:
-        values = json.loads(body)
-    except (ValueError, RecursionError):
-        text = body[:400].decode("utf-8", "replace")
-        said = "" if "<" in text else text
-    else:
-        if isinstance(values, dict):
-            said = next((t for name in ("message", "error", "detail") if (t := _text(values.get(name)))), "")
-            outer = values.get("code")
-            code = outer if isinstance(outer, int) and not isinstance(outer, bool) else 0
+    if isinstance(values, dict):
+        said = next((t for name in ("message", "error", "detail") if (t := _text(values.get(name)))), "")
+        outer = values.get("code")
+        code = outer if isinstance(outer, int) and not isinstance(outer, bool) else 0
+    elif values is None and "<" not in text:
+        said = text
     kind = _KIND_OF_CODE.get(code) if code not in (0, 200, status) else None
     kind = kind or _kind_of_words(said) or _KIND_OF_CODE.get(status)
     if kind is None:
@@ -185,8 +205,12 @@ def _kind_of_words(said: str) -> Kind | None:
     return None
 
 
+def _is_duration(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e10
+
+
 def _short(text: str) -> str:
-    text = " ".join(text.split())
+    text = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
     return text if len(text) <= 200 else text[:197] + "..."
 
 

@@ -2,7 +2,7 @@
 
     intended   certainly nothing was sent: upload the pictures, write down the request, send it
     sending    a request may have gone out: look for it in the service's list of predictions
-    unknown    the same, and the list did not answer last time: perhaps paid
+    unknown    the same, and the list did not tell last time; or it is paid and its pictures cannot be had
     sent       the service's name for it is known: ask how it stands
     done       its pictures lie here
 
@@ -11,33 +11,29 @@ A request is sent again only when the service certainly refused it, or its list 
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 from toolkit.entries import Entry
 from toolkit.errors import Cancelled, EngineError
 from toolkit.journal import Claim, Journal
 from toolkit.limits import Limits
-from toolkit.wavespeed.client import Client, data_address
+from toolkit.wavespeed.client import Client
+from toolkit.wavespeed.matching import compared, noted
 from toolkit.wavespeed.replies import Lost, Prediction, ServiceError, Unreachable
+from toolkit.wavespeed.uploads import Uploads
 
-T = TypeVar("T")
-
-LIFETIME = 6 * 86400.0
-"""Seconds an upload is used again; the service keeps it for seven days."""
-
-_SKEW = 900.0
-"""Seconds by which the service's clock may differ from ours."""
+_CLOCKS = 36 * 3600.0
+"""Seconds by which the service's clock may differ from ours, time zones and all."""
 
 _ATTEMPTS = 6
-"""Times a call is made that costs nothing, or that was certainly refused for want of a free place."""
+"""Times a call is made that costs nothing, or that was certainly not taken."""
 
-_LARGEST_INLINE = 8 << 20
-"""Bytes of a picture that may be sent within the request when no upload works."""
+_TICK = 0.2
+"""Seconds between looks at whether the run was cancelled."""
 
 
 class TaskRun(Protocol):
@@ -130,7 +126,8 @@ class Tasks:
         self, client: Client, journal: Journal, limits: Limits, account: str, *, settle: float = 20.0,
         patience: float = 900.0,
     ) -> None:  # fmt: skip
-        self._client, self._journal, self._limits, self._account = client, journal, limits, account
+        self._client, self._journal, self._limits = client, journal, limits
+        self._uploads = Uploads(client, journal, account)
         self._settle, self._patience = settle, patience
 
     def get(self, order: Order, run: TaskRun) -> Answer:
@@ -141,343 +138,277 @@ class Tasks:
             EngineError: when its fate cannot be learnt, or its pictures cannot be had.
             Cancelled: when the run was cancelled; what was sent stays known.
         """
+
+        def cancelled() -> bool:
+            return run.cancelled(order.name)
+
         fresh = run.fresh
         for attempt in range(_ATTEMPTS):
             try:
-                with self._journal.claim(
-                    order.key, order.kind, run=run.id, fresh=fresh, cancelled=lambda: run.cancelled(order.name)
-                ) as claim:
-                    return self._worked(order, run, claim)
+                with self._journal.claim(order.key, order.kind, run=run.id, fresh=fresh, cancelled=cancelled) as claim:
+                    return _Task(self, order, run, claim, attempt).worked()
             except _Again as problem:
                 if attempt + 1 == _ATTEMPTS:
                     raise problem.error from None
                 fresh = False
-                self._wait(problem.seconds(attempt), order, run)
+                wait(problem.seconds, cancelled)
         raise AssertionError("unreachable")
 
-    def _worked(self, order: Order, run: TaskRun, claim: Claim) -> Answer:
-        entry = claim.entry
+
+class _Task:
+    """One order while its job in the journal is held."""
+
+    def __init__(self, tasks: Tasks, order: Order, run: TaskRun, claim: Claim, attempt: int) -> None:
+        self._client, self._journal, self._limits = tasks._client, tasks._journal, tasks._limits
+        self._uploads, self._settle, self._patience = tasks._uploads, tasks._settle, tasks._patience
+        self._order, self._run, self._claim, self._attempt = order, run, claim, attempt
+
+    def worked(self) -> Answer:
+        entry = self._claim.entry
         if entry.state == "done":
-            return self._kept(order, entry)
+            return self._kept(entry)
         if entry.state == "intended":
-            return self._bought(order, run, claim)
-        began = entry.times["sending"]
-        if entry.state == "sent":
-            prediction = Prediction(entry.remote)
-        else:
-            prediction = self._looked_for(order, run, claim, entry.request, began)
-            claim.sent(prediction.id)
-        prediction, facts = self._awaited(order, run, claim, prediction, began)
-        return self._brought(order, run, claim, prediction, facts, 0.0)
+            return self._bought()
+        if not entry.remote:
+            self._claim.sent(self._looked_for(Lost("WaveSpeed: nothing is known of what became of a submission")))
+        return self._brought(self._awaited(Prediction(self._claim.entry.remote), entry.times["sending"]), 0.0)
 
-    def _bought(self, order: Order, run: TaskRun, claim: Claim) -> Answer:
+    def _bought(self) -> Answer:
         """The one way on which money is spent."""
-        urls = {name: self._address(data, name, order, run) for name, data in order.pictures.items()}
+        order, run = self._order, self._run
+        urls = {
+            name: self._uploads.address(data, name, run.id, self._cancelled, self._wait)
+            for name, data in order.pictures.items()
+        }
         run.reserve(order.price)
-        spent = False
         try:
-            with self._limits.slot(lambda: run.cancelled(order.name), lambda seconds: None):
-                spent = True  # unless it is certainly refused
-                try:
-                    prediction = self._submitted(order, run, claim, {**order.inputs, **urls})
-                    prediction, facts = self._awaited(order, run, claim, prediction, time.time())
-                except (ServiceError, _Again):
-                    spent = claim.entry.state != "failed"
-                    raise
+            with self._limits.slot(self._cancelled):
+                prediction = self._awaited(self._submitted({**order.inputs, **urls}), time.time())
         finally:
-            if not spent:
+            if self._claim.entry.state in ("intended", "failed"):  # certainly not spent
                 run.release(order.price)
-        return self._brought(order, run, claim, prediction, facts, order.price)
+        return self._brought(prediction, order.price)
 
-    def _submitted(self, order: Order, run: TaskRun, claim: Claim, inputs: Mapping[str, Any]) -> Prediction:
+    def _submitted(self, inputs: Mapping[str, Any]) -> Prediction:
         """Send it; what is not known afterwards is looked for."""
-        request = {"model": order.model, "size": str(inputs.get("size", "")), "inputs": _noted(inputs)}
-        began = time.time()
-        claim.sending(request, order.price)
+        request = {"model": self._order.model, "size": str(inputs.get("size", "")), "inputs": noted(inputs)}
+        self._claim.sending(request, self._order.price)
         try:
-            prediction = self._client.submit(order.model, inputs)
+            prediction = self._client.submit(self._order.model, inputs, self._cancelled)
         except Unreachable as problem:
-            claim.failed(str(problem))
-            raise _Again(problem) from None
+            self._claim.failed(str(problem))
+            raise _Again(problem, self._later()) from None
         except ServiceError as problem:
-            claim.failed(str(problem))
+            self._claim.failed(str(problem))
             if problem.kind == "busy":
-                self._limits.pause(problem.again if problem.again is not None else 5.0)
-                raise _Again(problem) from None
+                seconds = self._later(5.0) if problem.again is None else problem.again
+                self._limits.pause(seconds)  # everybody
+                raise _Again(problem, seconds) from None
             if problem.kind == "media":  # what was uploaded may be gone
-                self._forget(order)
+                self._forget()
             raise
         except Lost as problem:
-            claim.unknown(f"{problem}; perhaps paid")
-            prediction = self._looked_for(order, run, claim, request, began)
-        claim.sent(prediction.id)
+            self._claim.unknown(f"{problem}; perhaps paid")
+            prediction = Prediction(self._looked_for(problem))
+        self._claim.sent(prediction.id)
         return prediction
 
-    def _looked_for(
-        self, order: Order, run: TaskRun, claim: Claim, request: Mapping[str, Any], began: float
-    ) -> Prediction:
-        """The submission in the service's list of predictions.
+    def _looked_for(self, lost: Lost) -> str:
+        """The submission's id in the service's list of predictions.
+
+        No clock but our own running one counts: the computer's may have been set, and the service's may be wrong.
 
         Raises:
-            _Again: when the list answers, for as long as it takes to settle, and does not hold it.
+            _Again: when the list still answers after the time it takes to settle, and does not hold it.
             EngineError: when that cannot be learnt: it is perhaps paid, and not sent again.
         """
-        reason, attempt = "", 0
+        started, attempt, reason = time.monotonic(), 0, ""
         while True:
-            settled = time.time() - began >= self._settle
+            left = started + self._settle - time.monotonic()
             try:
-                same, unsure = self._listed(order.model, request, began)
+                found, unsure = self._listed(everything=left <= 0)
             except (ServiceError, Unreachable, Lost) as problem:
                 reason = str(problem)
-                if settled and attempt >= 2:
+                if left <= 0 and attempt >= 2:
                     break
             else:
-                if same is not None:
-                    return same
+                if found:
+                    return found
                 reason = "its list of predictions holds one that may be it" if unsure else ""
-                if settled and unsure is None:
-                    claim.failed("its list of predictions does not hold it: it was not taken")
-                    raise _Again(Lost("WaveSpeed: a submission was lost on its way"))
-                if settled:
+                if left <= 0 and not unsure:
+                    self._claim.failed("its list of predictions does not hold it: it was not taken")
+                    raise _Again(lost.refused or lost, self._later())
+                if left <= 0:
                     break
             attempt += 1
-            self._wait(min(2.0**attempt / 2, max(0.2, began + self._settle - time.time())), order, run)
-        claim.unknown(f"no answer came, and whether the service took it cannot be learnt ({reason}): perhaps paid")
+            self._wait(min(2.0**attempt / 2, 8.0) if left <= 0 else min(2.0**attempt / 2, left + 0.01, 8.0))
+        self._claim.unknown(f"no answer came, and whether it was taken cannot be learnt ({reason}): perhaps paid")
         raise EngineError(
-            f"{order.name or order.model}: perhaps paid: no answer came, and whether the service took it cannot be "
-            f"learnt ({reason}); it is not sent again unasked: `inpaint resume` looks again, --fresh asks anew"
+            f"{self._order.name or self._order.model}: perhaps paid: no answer came, and whether the service took it "
+            f"cannot be learnt ({reason}); it is not sent again unasked: the same command looks again, --fresh asks "
+            "anew"
         )
 
-    def _listed(
-        self, model: str, request: Mapping[str, Any], began: float
-    ) -> tuple[Prediction | None, Prediction | None]:
-        """The one that is certainly it, and one that may be it; those the journal knows are others."""
-        unsure = None
-        for one in self._client.predictions(model, began - _SKEW):
-            if one.model not in ("", model) or self._journal.knows(one.id):
-                continue
-            verdict = _compared(request.get("inputs", {}), one.inputs)
-            if verdict is True:
-                return one, None
-            if verdict is None:
-                unsure = one
-        return None, unsure
+    def _listed(self, *, everything: bool) -> tuple[str, bool]:
+        """The id of the one that is certainly it, and whether others may be it; the journal knows whose the rest are.
 
-    def _awaited(
-        self, order: Order, run: TaskRun, claim: Claim, prediction: Prediction, began: float
-    ) -> tuple[Prediction, dict[str, Any]]:
-        """The task at its end, and what the service tells of it.
+        Args:
+            everything: of all models and a longer time, which takes longer.
+        """
+        entry, model = self._claim.entry, self._order.model
+        after = entry.times["sending"] - (_CLOCKS if everything else 900.0)
+        unsure = False
+        for one in self._client.predictions(after, "" if everything else model, self._cancelled):
+            verdict = compared(entry.request.get("inputs", {}), one.inputs)
+            if verdict is False or (one.inputs is None and one.model not in ("", model)) or self._journal.knows(one.id):
+                continue
+            if verdict and one.model in ("", model):
+                return one.id, False
+            unsure = True
+        return "", unsure
+
+    def _awaited(self, prediction: Prediction, began: float) -> Prediction:
+        """The task at its end.
 
         Raises:
             ServiceError: when the task failed.
-            EngineError: when it does not come to its end.
+            EngineError: when it does not come to its end, or to another one.
         """
-        size = str(order.inputs.get("size", ""))
-        expected = self._journal.typical(order.model, size) or order.seconds
+        order, name = self._order, self._order.name or self._order.model
+        expected = self._journal.typical(order.model, str(order.inputs.get("size", ""))) or order.seconds
         started = time.monotonic() - max(0.0, time.time() - began)
         until = time.monotonic() + self._patience
-        pause, growth, unseen = max(0.0, started + expected + 0.1 - time.monotonic()), max(0.3, 0.15 * expected), 0
-        while not prediction.is_ended:
-            self._wait(pause, order, run, expected, started)
+        pause, growth, unseen, empty = max(0.0, started + expected + 0.05 - time.monotonic()), 0.15 * expected, 0, 0
+        growth = max(0.3, growth)
+        while not prediction.is_ended or (prediction.is_finished and not prediction.pictures and empty <= 3):
+            self._wait(pause, expected, started)
             pause = min(10.0, growth) * random.uniform(0.9, 1.1)
             growth *= 1.6
             try:
-                prediction = self._client.prediction(prediction.id)
+                prediction = self._client.prediction(prediction.id, self._cancelled)
+                empty += prediction.is_finished
+                unseen = 0
             except ServiceError as problem:
                 if problem.kind == "missing":
                     unseen += 1
                     if unseen == _ATTEMPTS:
-                        raise EngineError(
-                            f"{order.name}: the service no longer knows the task {prediction.id}, which was paid; "
-                            "--fresh asks anew"
-                        ) from None
+                        raise self._gone(f"the service no longer knows the task {prediction.id}") from None
                 elif problem.kind == "busy":
-                    pause = max(pause, problem.again or 2.0)
+                    pause = self._later(2.0) if problem.again is None else problem.again
+                    self._limits.pause(pause)
                 elif problem.kind != "fault":
                     raise
             except (Unreachable, Lost):
                 pass
             if time.monotonic() > until and not prediction.is_ended:
                 raise EngineError(
-                    f"{order.name}: the task {prediction.id} has not come to its end within {self._patience:g} s; "
+                    f"{name}: the task {prediction.id} has not come to its end within {self._patience:g} s; "
                     "`inpaint resume` takes it up"
                 )
-        if prediction.is_failed:
-            failure = prediction.failure()
-            claim.failed(str(failure))
-            if failure.kind == "media":
-                self._forget(order)
-            raise failure
+        if prediction.is_finished:
+            return prediction
+        failure = prediction.failure()
+        if prediction.status != "failed":  # whether that is paid is not documented
+            raise self._gone(f"the task {prediction.id} ended as {prediction.status}")
+        self._claim.failed(str(failure))
+        if failure.kind == "media":
+            self._forget()
+        raise failure
+
+    def _brought(self, prediction: Prediction, price: float) -> Answer:
+        """Everything that is left to do once the task is finished, which costs nothing."""
+        order, times = self._order, self._claim.entry.times
         inference = prediction.timings.get("inference")
-        return prediction, {
+        facts = {
             "id": prediction.id, "model": prediction.model or order.model, "created_at": prediction.created_at,
-            "timings": dict(prediction.timings), "urls": dict(prediction.urls), "size": size,
-            "seconds": round(inference / 1000 if inference else time.monotonic() - started, 3),
+            "timings": dict(prediction.timings), "urls": dict(prediction.urls),
+            "size": str(order.inputs.get("size", "")),
+            "seconds": round(inference / 1000 if inference else max(0.0, time.time() - times["sending"]), 3),
             "outputs": list(prediction.outputs), "flagged": list(prediction.flagged),
         }  # fmt: skip
-
-    def _brought(
-        self, order: Order, run: TaskRun, claim: Claim, prediction: Prediction, facts: dict[str, Any], price: float
-    ) -> Answer:
         if order.kind == "enhance":
-            claim.done(facts)
+            self._claim.done(facts)
             return Answer((), prediction.outputs, price, {**facts, "kept": False})
-        if not prediction.outputs:
-            raise EngineError(f"{order.name}: the task {prediction.id} came to its end without a picture")
-        flags = (*prediction.flagged, *(False for _ in prediction.outputs))
-        files = [
-            None if flagged else self._downloaded(url, order, run, prediction)
-            for url, flagged in zip(prediction.outputs, flags, strict=False)
-        ]
+        if not prediction.pictures:
+            raise self._gone(f"the task {prediction.id} came to its end without a picture")
+        files = [None if url is None else self._downloaded(url, prediction.id) for url in prediction.pictures]
         # Kept before anything else is done with it: the service forgets.
-        claim.done(facts, [(file[0], _suffix(file[0])) for file in files if file is not None])
+        self._claim.done(facts, [(file[0], _suffix(file[0])) for file in files if file is not None])
         return Answer(tuple(file and file[1] for file in files), (), price, {**facts, "kept": False})
 
-    def _downloaded(self, url: str, order: Order, run: TaskRun, prediction: Prediction) -> tuple[bytes, Any]:
+    def _downloaded(self, url: str, id: str) -> tuple[bytes, Any]:
         """A picture as it came and as it was read."""
         problem: EngineError = Lost("")
         for attempt in range(3):
             if attempt:
-                self._wait(2.0 ** (attempt - 1), order, run)
+                self._wait(2.0 ** (attempt - 1))
             try:
-                data = self._client.download(url, lambda: run.cancelled(order.name))
-                return data, order.read(data)
+                data = self._client.download(url, self._cancelled)
+                return data, self._order.read(data)
             except EngineError as failure:
                 problem = failure
+        said = f"the picture of task {id} cannot be had: {problem}"
+        if not isinstance(problem, Lost | Unreachable | ServiceError) or getattr(problem, "kind", "") == "missing":
+            raise self._gone(said)
         raise EngineError(
-            f"{order.name}: the picture of task {prediction.id}, which is paid, cannot be had: {problem}; "
-            "`inpaint resume` tries again, without paying"
+            f"{self._order.name or self._order.model}: {said}; it is paid: `inpaint resume` tries again, without paying"
         )
 
-    def _kept(self, order: Order, entry: Entry) -> Answer:
+    def _kept(self, entry: Entry) -> Answer:
         facts = {**entry.answer, "kept": True}
-        if order.kind == "enhance":
-            return Answer((), tuple(entry.answer.get("outputs", ())), 0.0, facts)
+        before = Prediction(entry.remote, outputs=tuple(facts["outputs"]), flagged=tuple(facts["flagged"]))
+        if self._order.kind == "enhance":
+            return Answer((), before.outputs, 0.0, facts)
         paths = iter(entry.files)
-        outputs = entry.answer.get("outputs", ())
-        flags = (*entry.answer.get("flagged", ()), *(False for _ in outputs))
-        pictures = tuple(
-            None if flagged else order.read(next(paths).read_bytes())
-            for _, flagged in zip(outputs, flags, strict=False)
-        )
-        return Answer(pictures, (), 0.0, facts)
+        pictures = (None if url is None else self._order.read(next(paths).read_bytes()) for url in before.pictures)
+        return Answer(tuple(pictures), (), 0.0, facts)
 
-    def _address(self, data: bytes, name: str, order: Order, run: TaskRun) -> str:
-        """Where the service finds a picture: uploaded once for the same bytes while that lives."""
-        key = self._upload_key(data)
-        problem: EngineError = Lost("")
-        with self._journal.claim(key, "upload", run=run.id, cancelled=lambda: run.cancelled(order.name)) as claim:
-            if claim.entry.state == "done":
-                return str(claim.entry.answer["url"])
-            if claim.entry.state == "intended":
-                claim.sending({"upload": name, "bytes": len(data)}, 0.0)
-            for attempt in range(_ATTEMPTS):
-                if attempt:
-                    self._wait(min(8.0, 0.5 * 2.0**attempt), order, run)
-                try:
-                    url = self._client.upload(data, f"{name}.png", "image/png")
-                except ServiceError as failure:
-                    if failure.kind in ("key", "credit"):
-                        raise
-                    problem = failure
-                    if failure.kind not in ("busy", "fault"):
-                        break
-                except (Unreachable, Lost) as failure:
-                    problem = failure
-                else:
-                    claim.done({"url": url, "expires": time.time() + LIFETIME})
-                    return url
-        if isinstance(problem, Unreachable) or len(data) > _LARGEST_INLINE:
-            raise problem
-        return data_address(data, "image/png")
+    def _gone(self, what: str) -> EngineError:
+        """It is paid, or may be, and will not come: only --fresh asks for it again."""
+        self._claim.unknown(f"{what}; perhaps paid")
+        return EngineError(f"{self._order.name or self._order.model}: {what}; it is perhaps paid, --fresh asks anew")
 
-    def _upload_key(self, data: bytes) -> str:
-        return hashlib.sha256(self._account.encode() + b"\0" + data).hexdigest()
+    def _forget(self) -> None:
+        for data in self._order.pictures.values():
+            self._uploads.forget(data)
 
-    def _forget(self, order: Order) -> None:
-        for data in order.pictures.values():
-            self._journal.forget_upload(self._upload_key(data))
+    def _later(self, first: float = 0.5) -> float:
+        """Seconds to wait before it is tried again: longer each time."""
+        return min(60.0, first * 2.0**self._attempt) * random.uniform(1.0, 1.2)
 
-    def _wait(
-        self, seconds: float, order: Order, run: TaskRun, expected: float = 0.0, started: float | None = None
-    ) -> None:
-        """Sleep, looking now and then whether the run was cancelled.
+    def _cancelled(self) -> bool:
+        return self._run.cancelled(self._order.name)
 
-        Raises:
-            Cancelled: when it was.
-        """
-        until = time.monotonic() + seconds
-        while True:
-            if run.cancelled(order.name):
-                raise Cancelled
-            if started is not None and expected:
-                run.progress(order.name, min(0.95, (time.monotonic() - started) / expected))
-            left = until - time.monotonic()
-            if left <= 0:
-                return
-            time.sleep(min(0.2, left))
+    def _wait(self, seconds: float, expected: float = 0.0, started: float = 0.0) -> None:
+        def tick() -> bool:
+            if expected:
+                self._run.progress(self._order.name, min(0.95, (time.monotonic() - started) / expected))
+            return self._cancelled()
+
+        wait(seconds, tick)
+
+
+def wait(seconds: float, cancelled: Callable[[], bool]) -> None:
+    """Sleep, looking now and then whether the run was cancelled.
+
+    Raises:
+        Cancelled: when it was.
+    """
+    until = time.monotonic() + seconds
+    while not cancelled():
+        left = until - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(_TICK, left))
+    raise Cancelled
 
 
 class _Again(Exception):
-    """Certainly not taken: the same may be sent again."""
+    """Certainly not taken: the same may be sent again after so many seconds."""
 
-    def __init__(self, error: EngineError) -> None:
+    def __init__(self, error: EngineError, seconds: float) -> None:
         super().__init__(str(error))
-        self.error = error
-
-    def seconds(self, attempt: int) -> float:
-        """To wait before that."""
-        asked = getattr(self.error, "again", None)
-        return float(asked) if asked is not None else min(30.0, 0.5 * 2.0**attempt) * random.uniform(0.8, 1.2)
-
-
-def _noted(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs as the journal keeps them: pictures sent within the request by their hash."""
-    return {
-        name: f"data:sha256,{hashlib.sha256(value.encode()).hexdigest()}"
-        if isinstance(value, str) and value.startswith("data:")
-        else value
-        for name, value in inputs.items()
-    }
-
-
-def _compared(ours: Mapping[str, Any], listed: Mapping[str, Any] | None) -> bool | None:
-    """Whether what the service lists is what was sent: True, False, or None where that cannot be told.
-
-    Values that differ tell them apart, addresses only where they lie at the same host: the service may rewrite its own.
-    """
-    if not listed:
-        return None
-    certain = True
-    for name, value in ours.items():
-        other = listed.get(name)
-        if other is None and not value and value != 0:  # left out because it is empty
-            continue
-        if other is None:
-            certain = False
-        elif isinstance(value, str) and value.startswith("data:"):
-            certain = certain and isinstance(other, str) and _noted({"": other})[""] == value
-        elif isinstance(value, str) and value.startswith(("http://", "https://")) and value != other:
-            if _host(value) == _host(other):
-                return False
-            certain = False
-        elif not _equal(value, other):
-            return False
-    return True if certain else None
-
-
-def _equal(ours: Any, other: Any) -> bool:
-    if isinstance(ours, list) and isinstance(other, list):
-        return len(ours) == len(other) and all(map(_equal, ours, other))
-    if isinstance(ours, dict) and isinstance(other, dict):
-        return all(_equal(value, other.get(name)) for name, value in ours.items())
-    if isinstance(ours, int | float) and isinstance(other, int | float):
-        return abs(ours - other) < 1e-6
-    return bool(ours == other)
-
-
-def _host(address: Any) -> str:
-    return address.split("/", 3)[2] if isinstance(address, str) and address.count("/") > 2 else ""
+        self.error, self.seconds = error, seconds
 
 
 def _suffix(data: bytes) -> str:

@@ -83,7 +83,7 @@ class Engine:
         if "num_images" in names:
             inputs[names["num_images"]] = len(job.seeds)
         # Other holes are no surroundings: what they show now is not what will be there.
-        hole = np.maximum(job.mask, job.blocked)
+        hole = np.where(np.maximum(job.mask, job.blocked) >= 128, np.uint8(255), np.uint8(0))
         pictures = {
             names.get("image", "image"): _png(job.pixels[..., ::-1]),
             names.get("mask", "mask_image"): _png(hole),

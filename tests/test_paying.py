@@ -1,0 +1,244 @@
+"""Paid engines from the command line: what is asked, sent, paid, held back, written down and taken up again."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import call, make_pictures
+from PIL import Image
+from wavespeed_server import Server
+
+MODEL = ("-m", "wavespeed-flux-fill-dev")
+MASK = ("--mask", "m.png", *MODEL)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: Server) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INPAINT_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("INPAINT_CONFIG", str(tmp_path / "configuration"))
+    monkeypatch.setenv("WAVESPEED_API_KEY", service.settings.key)
+    (tmp_path / "configuration").mkdir()
+    Path("configuration/settings.yaml").write_text(
+        f"wavespeed: {{base_url: '{service.url}', settle: 0.5, tier: gold}}\n"
+    )
+    make_pictures()
+
+
+def report(*arguments: str, code: int = 0) -> dict[str, Any]:
+    answer = call(*arguments, "--json")
+    assert answer.code == code, answer.err
+    said: dict[str, Any] = json.loads(answer.out)
+    return said
+
+
+def runs() -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = json.loads(call("runs", "--json").out)
+    return listed
+
+
+def folder(count: int) -> None:
+    """`in/` with so many photos that differ."""
+    Path("in").mkdir()
+    photo = np.asarray(Image.open("p.png").convert("RGB"))
+    for k in range(count):
+        changed = photo.copy()
+        changed[0, 0] = k
+        Image.fromarray(changed).save(f"in/{k:02}.png")
+
+
+def test_a_small_run_goes_ahead_and_is_on_the_bill(service: Server) -> None:
+    said = report("remove-object", "p.png", *MASK, "--prompt", "a meadow")
+    (item,) = said["items"]
+    assert item["price"]["total"] == 0.035
+    fill = next(step for step in item["steps"] if step["stage"] == "fill")
+    (facts,) = fill["figures"]["service"]
+    (sent,) = service.accepted
+    assert facts["id"] == sent.id
+    assert {"model", "created_at", "timings", "urls"} <= set(facts)
+    assert sent.inputs["prompt"] == "a meadow"
+    assert sent.inputs["seed"] == 0
+    assert item["outputs"][0]["pixels_changed_outside"] == 0
+    (run,) = runs()
+    assert (run["state"], run["paid"], run["perhaps_paid"]) == ("ended", 0.035, 0.0)
+    shown = call("runs", "show", run["id"][:6]).text
+    assert sent.id in shown
+    assert "$0.035 paid" in shown
+
+
+def test_without_a_prompt_the_card_s_own_is_sent(service: Server) -> None:
+    assert call("remove-object", "p.png", *MASK).code == 0
+    assert service.accepted[0].inputs["prompt"].startswith("background of the image")
+
+
+def test_the_same_request_is_paid_once_and_anew_only_when_asked(service: Server) -> None:
+    for _ in range(2):
+        assert call("remove-object", "p.png", *MASK, "--overwrite").code == 0
+    first = Path("p-remove-object.png").read_bytes()
+    assert len(service.accepted) == 1
+    assert call("remove-object", "p.png", *MASK, "--overwrite", "--fresh").code == 0
+    assert len(service.accepted) == 2
+    assert Path("p-remove-object.png").read_bytes() == first
+    assert [run["paid"] for run in runs()] == [0.035, 0.0, 0.035]
+
+
+def test_the_service_s_own_name_is_understood(service: Server) -> None:
+    answer = call("remove-object", "p.png", "--mask", "m.png", "-m", "wavespeed-ai/flux-fill-dev")
+    assert answer.code == 0, answer.err
+    assert len(service.accepted) == 1
+
+
+def test_a_dry_run_needs_no_key_and_sends_nothing(service: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WAVESPEED_API_KEY")
+    answer = call("remove-object", "p.png", *MASK, "--num-images", "3", "-n")
+    assert answer.code == 0, answer.err
+    assert "3 calls" in answer.text
+    assert "$0.105" in answer.text
+    assert "go to 127.0.0.1" in answer.text
+    assert service.requests == []
+    refused = call("remove-object", "p.png", *MASK)
+    assert refused.code == 1
+    assert "inpaint keys set wavespeed" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--guidance", "25"), "guidance: wavespeed-flux-fill-dev takes 28 to 35, got 25"),
+        (("--steps", "51"), "steps: wavespeed-flux-fill-dev takes 1 to 50, got 51"),
+        (("--lora", "a/b:5"), "takes scales 0 to 4, got 5"),
+        (("--lora", "style.safetensors"), "name a repository"),
+        (("--lora", "@brand"), "no list in the settings 'brand'"),
+        (tuple("--lora a/b --lora a/c --lora a/d --lora a/e".split()), "at most 3, got 4"),
+        (("--size", "2000x1000"), "256-1536"),
+        (("--seed", "2147483647", "--num-images", "2"), "takes 0 to 2147483647"),
+    ],
+)
+def test_what_the_card_does_not_take_is_refused_before_anything_is_sent(
+    service: Server, arguments: tuple[str, ...], sentence: str
+) -> None:
+    answer = call("remove-object", "p.png", *MASK, *arguments)
+    assert answer.code == 2
+    assert sentence in answer.err
+    assert service.requests == []
+
+
+def test_many_calls_need_a_yes(service: Server) -> None:
+    folder(11)
+    command = ("remove-object", "in", *MASK, "-o", "out")
+    answer = call(*command)
+    assert answer.code == 2
+    assert "11 photos: 11 calls, $0.39 at most, about" in answer.err
+    assert "--yes, or --max-cost" in answer.err
+    assert service.requests == []
+    assert not Path("out").exists()
+    answer = call(*command, "--yes")
+    assert answer.code == 0, answer.err
+    assert len(service.accepted) == 11
+
+
+def test_a_limit_is_never_passed(service: Server) -> None:
+    folder(12)
+    answer = call("remove-object", "in", *MASK, "-o", "out", "--max-cost", "0.1")
+    assert answer.code == 3
+    assert "it stops before it has spent more than $0.1" in answer.err
+    assert "the limit of $0.1 would be passed" in answer.err
+    assert len(service.accepted) == 2
+    assert len(list(Path("out").glob("*.png"))) == 2
+
+
+def test_refused_calls_give_their_money_back(service: Server) -> None:
+    service.fault("submit", 429, times=2, retry_after=0)
+    answer = call("remove-object", "p.png", *MASK, "--max-cost", "0.035")
+    assert answer.code == 0, answer.err
+    assert len(service.accepted) == 1
+
+
+def test_an_unsure_mask_is_held_back_and_released_by_hand(service: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(100, 130, (200, 300, 3)).astype(np.uint8)
+    Image.fromarray(noise).save("noise.png")
+    command = ("remove-object", "noise.png", "--box", "100,60,200,140", *MODEL, "--prompt", "a lake")
+    answer = call(*command)
+    assert answer.code == 1
+    assert "held back: the mask's confidence" in answer.err
+    assert service.requests == []
+    (run,) = runs()
+    assert [item["state"] for item in run_of(run["id"])["items"]] == ["held"]
+    table = Path(f"held/{run['id']}/jobs.jsonl")
+    assert {path.name for path in table.parent.iterdir()} == {
+        "jobs.jsonl",
+        "noise-remove-object.png",
+        "noise-remove-object-overlay.png",
+    }
+    released = call("remove-object", "--jobs", str(table), *MODEL, "--prompt", "a lake")
+    assert released.code == 0, released.err
+    assert Path("noise-remove-object.png").is_file()
+    assert [sent.inputs["prompt"] for sent in service.accepted] == ["a lake"]
+
+
+def run_of(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(call("runs", "show", name, "--json").out)
+    return found
+
+
+def test_a_run_is_taken_up_where_it_stopped(service: Server) -> None:
+    folder(4)
+    service.fault("submit", 503, times=None, accepted=False, match=None, after=2)
+    service.fault("list", 503, times=None)
+    first = call("remove-object", "in", *MASK, "-o", "out")
+    assert first.code == 3, first.err
+    assert first.err.count("perhaps paid") >= 2
+    assert len(service.accepted) == 2
+    assert runs()[-1]["perhaps_paid"] == pytest.approx(0.07)
+    again = call("resume")
+    assert again.code == 3
+    assert len(service.accepted) == 2, "not sent again while nobody knows"
+    service.clear()
+    last = call("resume")
+    assert last.code == 0, last.err
+    assert "2 of 2 photos done; 2 were before" in last.text
+    assert len(service.accepted) == 4
+    assert len(runs()) == 1
+    assert (runs()[0]["paid"], runs()[0]["perhaps_paid"]) == (pytest.approx(0.14), 0)
+    assert "no run is open" in call("resume").err
+
+
+def test_a_drawn_seed_is_kept_when_a_run_is_taken_up(service: Server) -> None:
+    service.fault("submit", 400)
+    assert call("remove-object", "p.png", *MASK, "--seed", "random").code == 1
+    drawn = runs()[0]["about"]["seed"]
+    assert call("resume").code == 0
+    assert service.accepted[0].inputs["seed"] == drawn
+
+
+def test_flagged_pictures_are_paid_and_not_used(service: Server) -> None:
+    service.fault("task", "nsfw")
+    answer = call("remove-object", "p.png", *MASK)
+    assert answer.code == 1
+    assert re.search(r"content check flagged.*counts as paid", answer.err)
+    assert not Path("p-remove-object.png").exists()
+    assert runs()[0]["paid"] == 0.035
+    assert call("remove-object", "p.png", *MASK).code == 1
+    assert len(service.accepted) == 1, "the same is not paid twice"
+
+
+def test_the_key_is_written_nowhere(service: Server) -> None:
+    service.set(key="secret-key-0123456789")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WAVESPEED_API_KEY", "secret-key-0123456789")
+        said = [
+            call("remove-object", "p.png", *MASK),
+            call("runs", "--json"),
+            call("remove-object", "p.png", *MASK, "--json"),
+        ]
+    assert len(service.accepted) == 1
+    assert service.keys_leaked() == []
+    assert all("secret-key" not in answer.text for answer in said)
+    for path in Path("state").rglob("*"):
+        if path.is_file():
+            assert b"secret-key" not in path.read_bytes(), path

@@ -1,0 +1,99 @@
+"""Write a better prompt for a hole, and nothing else: the prompt enhancer alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from toolkit.cli._options import option_for, value_of
+from toolkit.cli._session import ProgressLine, megapixels, standard_input
+from toolkit.dataset.inputs import STANDARD
+from toolkit.errors import Cancelled, EngineError, UsageError
+from toolkit.photo import Photo
+from toolkit.prompts import hint
+from toolkit.recipe import Recipe
+from toolkit.run import Run
+from toolkit.stages._enhancing import enhance_job
+from toolkit.stages.dilate import Dilate
+from toolkit.stages.select import Select
+
+
+def _run(
+    photo: str, prompt: str, enhancer: str, fresh: bool, max_cost: float | None, as_json: bool, **given: Any
+) -> int:
+    if not prompt.strip():
+        raise UsageError("--prompt: say what should be there")
+    stages = [Select(), *([Dilate(radius=given["dilate"])] if given["dilate"] else [])]
+    recipe = Recipe(stages, name="enhance")
+    known = recipe.options()
+    options = {name: value_of(known[name], given[name]) for name in known if given.get(name) not in (None, ())}
+    bound = recipe.bind(options)
+    limit = {} if given["max_megapixels"] is None else {"max_pixels": megapixels(given["max_megapixels"])}
+    data = standard_input([photo])
+    source = Photo.open(photo if data is None else data, name="standard input" if data is not None else None, **limit)
+    line = ProgressLine(1)
+    with Run(progress=line, fresh=fresh, max_cost=max_cost) as run:
+        card = run.card("enhance", enhancer)
+        run.begin({"verb": "enhance", "photos": [source.name], "prompt": prompt, "enhancer": card.name})
+        try:
+            edit = bound(source, run)
+            assert edit.mask is not None
+            job = enhance_job(edit, edit.mask, prompt, card)
+            start = time.perf_counter()
+            found = run.enhancer(card).enhance(job, run)
+        except (KeyboardInterrupt, Cancelled):
+            run.cancel()
+            run.end("cancelled")
+            raise KeyboardInterrupt from None
+        except Exception:
+            run.end("failed")
+            raise
+        finally:
+            line.clear()
+    seconds = time.perf_counter() - start
+    for warning in (*(text for step in edit.steps for text in step.warnings), hint(prompt)):
+        if warning:
+            click.echo(f"  warning: {warning}", err=True)
+    cost = (
+        f"${found.price:g}" if found.price else "paid before" if found.facts.get("kept") and not card.free else "free"
+    )
+    if found.trouble:
+        raise EngineError(f"{card.name}: {found.trouble} ({cost})")
+    if as_json:
+        report = {
+            "given": prompt, "prompt": found.prompt, "enhancer": card.name, "revision": card.revision,
+            "price": found.price, "currency": card.price.currency, "seconds": round(seconds, 3),
+            "hole": job.surroundings.text, "hint": hint(prompt), **found.facts,
+        }  # fmt: skip
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False, default=str))
+    else:
+        click.echo(found.prompt)
+        click.echo(f"{card.name}, {cost}, {seconds:.1f} s", err=True)
+    return 0
+
+
+command = click.Command(
+    "enhance",
+    params=[
+        click.Argument(["photo"], metavar=f"PHOTO|{STANDARD}"),
+        *(option_for(option) for option in Recipe([Select()]).options().values()),
+        click.Option(
+            ["--dilate"], metavar="RADIUS", help="grow the hole: pixels, or a share of each part's diagonal (2%)"
+        ),
+        click.Option(["--prompt"], required=True, help="what should be there"),
+        click.Option(["--enhancer"], default="auto", metavar="NAME", help="who writes it [default: auto]"),
+        click.Option(["--fresh"], is_flag=True, help="ask anew although the answer is kept from before"),
+        click.Option(["--max-cost"], type=click.FloatRange(min=0), metavar="DOLLARS", help="spend no more"),
+        click.Option(
+            ["as_json", "--json"], is_flag=True, help="print a report, with what was measured around the hole"
+        ),
+        click.Option(
+            ["--max-megapixels"], type=click.FloatRange(min=0.001, max=1e6), help="refuse larger photos [default: 500]"
+        ),
+    ],
+    callback=_run,
+    help="Write a better prompt for a hole, and nothing else: only the prompt goes to standard output.",
+)

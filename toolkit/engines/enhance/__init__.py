@@ -1,0 +1,1 @@
+"""Enhancers: adapters that write a better prompt for a hole."""
