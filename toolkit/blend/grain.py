@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -123,18 +124,18 @@ class GrainField:
     """Pixels around a box that decide on the grain in it."""
 
     @classmethod
-    def between(cls, fill: Bytes, photo: Bytes, seed: int) -> GrainField | None:
+    def between(cls, fill: Bytes, photo: Sequence[Bytes], seed: int) -> GrainField | None:
         """The grain that `fill` lacks to have that of `photo`, see `match_grain`; None where it lacks none.
 
         Args:
             fill: (h, w, C) uint8, a part of what is to get grain, at the photo's resolution.
-            photo: (h, w, C) uint8, a part of the photo; flat places of it are looked at.
+            photo: parts (h, w, C) uint8 of the photo; of those with flat places the one with the least grain counts,
+                for fine texture cannot be told from grain.
             seed: 0 or above.
         """
-        own, drawn = (
-            _Grain.of(picture, np.ones(picture.shape[:2], np.uint8), strict=strict)
-            for picture, strict in ((photo, True), (fill, False))
-        )
+        drawn = _Grain.of(fill, np.ones(fill.shape[:2], np.uint8), strict=False)
+        found = (_Grain.of(part, np.ones(part.shape[:2], np.uint8), strict=True) for part in photo)
+        own = min((one for one in found if one), key=lambda one: float(np.trace(one.bands.sum(axis=0))), default=None)
         if own is None or drawn is None:
             return None
         here = float(np.interp(drawn.levels, own.levels, own.shape).mean())
