@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from toolkit.stages.feather import Feather as Feather
     from toolkit.stages.fill import Fill as Fill
     from toolkit.stages.fill_holes import FillHoles as FillHoles
+    from toolkit.stages.generate import Generate as Generate
     from toolkit.stages.matte import Matte as Matte
     from toolkit.stages.segment import Segment as Segment
     from toolkit.stages.select import Select as Select
@@ -75,6 +76,7 @@ _HOMES = {
     "stages.feather": ("Feather",),
     "stages.fill": ("Fill",),
     "stages.fill_holes": ("FillHoles",),
+    "stages.generate": ("Generate",),
     "stages.matte": ("Matte",),
     "stages.segment": ("Segment",),
     "stages.select": ("Select",),

@@ -23,6 +23,7 @@ from toolkit.errors import UsageError
 from toolkit.geometry import Box, Price, Size
 from toolkit.mask import Mask
 from toolkit.patch import Canvas as Canvas
+from toolkit.patch import Ground as Ground
 from toolkit.patch import Patch as Patch
 from toolkit.patch import Pixels, frozen
 from toolkit.patch import Shadow as Shadow
@@ -174,6 +175,7 @@ class Edit:
         protected: what must never change, whatever the mask says.
         cutouts: subjects with soft edges.
         shadows: what `backdrop` lays between the ground and the subjects, in this order.
+        grounds: painted backgrounds, one a variation, for `backdrop` to lay.
         passes: windows to fill; within a pass they are independent.
         fills: what the engines returned.
         stacks: one stack of patches a variation; a single one once chosen.
@@ -189,6 +191,7 @@ class Edit:
     protected: Mask | None = None
     cutouts: tuple[Cutout, ...] = ()
     shadows: tuple[Shadow, ...] = ()
+    grounds: tuple[Ground, ...] = ()
     passes: tuple[tuple[Window, ...], ...] = ()
     fills: tuple[Fill, ...] = ()
     stacks: tuple[Stack, ...] = (Stack(),)

@@ -123,6 +123,14 @@ class Stack:
 
 
 @dataclass(frozen=True, eq=False)
+class Ground:
+    """A background that was painted: its pixels, and the seed they were made with."""
+
+    source: Source
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
 class Shadow:
     """Darkness between the backdrop and the subject: the ground times (1 - s) plus `colour` times s.
 
@@ -130,11 +138,13 @@ class Shadow:
         box: where it lies on the photo's plane; nothing beyond it, whatever `strength` says.
         strength: 255 s; 255 = nothing but `colour`.
         colour: sRGB, 0-255.
+        made: it was synthesised; otherwise it is the photo's own.
     """
 
     box: Box
     strength: Mask
     colour: tuple[int, int, int] = (0, 0, 0)
+    made: bool = False
 
     def read(self, box: Box) -> npt.NDArray[np.uint8]:
         """The strength (h, w) in a box of the plane."""

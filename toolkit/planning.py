@@ -67,7 +67,7 @@ def plan(
         ParameterError: when `size` is not one the engine accepts.
     """
     if size is not None and not limits.accepts(size):
-        raise ParameterError(_refusal(size, limits))
+        raise ParameterError(refusal(size, limits))
     factor = limits.context if context is None else context
     parts = mask.components()
     groups = cluster([part.box for part in parts], mask.frame, factor, max_windows)
@@ -205,7 +205,8 @@ def described(passes: tuple[tuple[Window, ...], ...]) -> list[dict[str, Any]]:
     ]
 
 
-def _refusal(size: Size, limits: Limits) -> str:
+def refusal(size: Size, limits: Limits) -> str:
+    """The sentence that says why `size` is not accepted."""
     rules = [f"sides {limits.min_side}-{limits.max_side}"]
     if limits.multiple_of > 1:
         rules.append(f"multiples of {limits.multiple_of}")

@@ -202,14 +202,14 @@ class Recipe:
             for name, info in item.stage.model_fields.items():
                 if not (item.stage.public or (item.stage.name, name) in _EXTRA_OPTIONS):
                     continue
-                if isinstance(item.values.get(name), Reference):
+                extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+                if isinstance(item.values.get(name), Reference) or extra.get("option") is False:
                     continue
                 if name in found:
                     if found[name].targets[0][0] == index or name in self.inputs:
                         continue
                     found[name] = Option(**{**vars(found[name]), "targets": (*found[name].targets, (index, name))})
                     continue
-                extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
                 found[name] = Option(
                     name, ((index, name),), _schemas(item.stage)[name], info.description or "",
                     item.values.get(name, info.default), str(extra.get("short", "")),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.blend import Scaling, dither, levels, resampled
+from toolkit.blend import GrainField, Scaling, dither, levels, resampled
 from toolkit.geometry import Box
 from toolkit.photo import Photo
 from toolkit.photo.aside import Aside
@@ -155,6 +155,59 @@ class Placed:
         if not photo.has_alpha:
             return colours
         return np.concatenate([colours, np.full((*colours.shape[:2], 1), most, colours.dtype)], axis=2)
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """A picture an engine painted, at its own scale, with grain at the photo's.
+
+    Attributes:
+        picture: (h, w, 3) uint8 sRGB, read-only.
+        corner: x, y of its left top corner on the photo's plane.
+        step: photo pixels for one of the picture's.
+        box: the part of the plane that may be read; the picture covers it.
+        photo: the photo whose bands, depth and colour space the pixels get.
+        grain: what it lacks of the photo's grain.
+    """
+
+    picture: npt.NDArray[np.uint8]
+    corner: tuple[float, float]
+    step: float
+    box: Box
+    photo: Photo
+    grain: GrainField | None = None
+    smooth: bool = False
+
+    @property
+    def bands(self) -> int:
+        """As `Source` says."""
+        return self.photo.channels + self.photo.has_alpha
+
+    @cached_property
+    def digest(self) -> str:
+        """As `Source` says."""
+        pixels = hashlib.sha256(np.ascontiguousarray(self.picture).tobytes()).hexdigest()
+        grain = self.grain and (self.grain.seed, self.grain.added)
+        return _digest("painted", pixels, self.corner, self.step, self.photo.icc, self.photo.dtype.__name__, grain)
+
+    def read(self, box: Box) -> Pixels:
+        """As `Source` says; nothing beyond `self.box` may be asked for."""
+        whole = np.empty((box.height, box.width, self.bands), self.photo.dtype)
+        for strip in strips(box.size, _STRIP):
+            colours = self.photo.from_srgb(self.shown(strip.shift(box.left, box.top)))
+            whole[strip.slices][..., : self.photo.channels] = colours
+        if self.photo.has_alpha:
+            whole[..., -1] = np.iinfo(self.photo.dtype).max
+        return whole
+
+    def shown(self, box: Box) -> npt.NDArray[np.float32]:
+        """A box of it as (h, w, 3) float32 sRGB 0..255, not rounded; for small boxes."""
+        near = box if self.grain is None else box.grow(self.grain.REACH).intersect(self.box)
+        scaling = Scaling((-self.corner[0] / self.step, -self.corner[1] / self.step), 1 / self.step)
+        extent = Box.of_size((self.picture.shape[1], self.picture.shape[0]))
+        values = resampled(lambda part: self.picture[part.slices], extent, near, scaling, alpha=False)
+        pixels = np.clip(values, 0, 255).astype(np.float32)
+        return pixels if self.grain is None else np.clip(self.grain.over(pixels, near, box), 0, 255)
 
 
 def _digest(*parts: object) -> str:

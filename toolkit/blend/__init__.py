@@ -7,13 +7,13 @@ Pictures are (h, w, C) with C = 1 or 3, 0..255 (float32 or uint8) unless a funct
 
 from toolkit.blend.colour import ColourMatch, match_colour
 from toolkit.blend.foreground import foreground
-from toolkit.blend.grain import GrainMatch, match_grain
+from toolkit.blend.grain import GrainField, GrainMatch, match_grain
 from toolkit.blend.inward import continued
 from toolkit.blend.laying import composite
 from toolkit.blend.resample import Scaling, dither, levels, resampled
 from toolkit.blend.seam import seam_score
 
 __all__ = [
-    "ColourMatch", "GrainMatch", "Scaling", "composite", "continued", "dither", "foreground", "levels", "match_colour",
-    "match_grain", "resampled", "seam_score",
+    "ColourMatch", "GrainField", "GrainMatch", "Scaling", "composite", "continued", "dither", "foreground", "levels",
+    "match_colour", "match_grain", "resampled", "seam_score",
 ]  # fmt: skip

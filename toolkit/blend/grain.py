@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -35,6 +37,8 @@ class GrainMatch:
 _BANDS = 2
 _BLOCK = 8
 _MARGIN = 3  # reach of the filters: 1 + 2
+_APART = 40
+_TILE = 256
 
 
 def match_grain(
@@ -88,14 +92,84 @@ def match_grain(
     figures = GrainMatch(photo.deviation(here), drawn.deviation(1.0), zeros, photo.blocks)
     if np.trace(drawn.bands.sum(axis=0)) >= 0.5 * here * np.trace(photo.bands.sum(axis=0)):
         return result, figures
-    noise, added = _noise(inner.size, missing, _amounts(energies), seed)
+    width, height = inner.size
+    white = _white((height + 2 * (_MARGIN + _APART), width + 2 * (_MARGIN + _APART)), seed)
+    noise, added = _noise(white, missing, _amounts(energies))
     target = result[inner.slices]
-    brightness = cv2.transform(cv2.blur(target, (5, 5)), np.full((1, channels), 1 / channels, np.float32))
-    curve = np.sqrt(np.interp(np.arange(256), photo.levels, photo.shape) / max(here, 1e-9)).astype(np.float32)
-    noise *= curve[np.clip(brightness, 0, 255).astype(np.uint8)][:, :, None]
+    noise *= _strength(target, photo.curve(here))
     noise *= (hole[inner.slices] > 0)[:, :, None]
     target += noise
     return result, GrainMatch(figures.ring, figures.fill, added, photo.blocks)
+
+
+@dataclass(frozen=True, eq=False)
+class GrainField:
+    """Grain for a plane that is read by box: a pixel gets the same whatever box it is read in.
+
+    Attributes:
+        missing: per wavelet level the covariance of the channels, (2, C, C).
+        amounts: variances of the white noise of each level.
+        curve: its strength by brightness, (256,).
+        seed: 0 or above.
+        added: standard deviation of the noise, one figure a channel.
+    """
+
+    missing: NDArray[np.float64]
+    amounts: NDArray[np.float64]
+    curve: NDArray[np.float32]
+    seed: int
+    added: tuple[float, ...]
+
+    REACH: ClassVar[int] = 2
+    """Pixels around a box that decide on the grain in it."""
+
+    @classmethod
+    def between(cls, fill: Bytes, photo: Sequence[Bytes], seed: int) -> GrainField | None:
+        """The grain that `fill` lacks to have that of `photo`, see `match_grain`; None where it lacks none.
+
+        Args:
+            fill: (h, w, C) uint8, a part of what is to get grain, at the photo's resolution.
+            photo: parts (h, w, C) uint8 of the photo; of those with flat places the one with the least grain counts,
+                for fine texture cannot be told from grain.
+            seed: 0 or above.
+        """
+        drawn = _Grain.of(fill, np.ones(fill.shape[:2], np.uint8), strict=False)
+        found = (_Grain.of(part, np.ones(part.shape[:2], np.uint8), strict=True) for part in photo)
+        own = min((one for one in found if one), key=lambda one: float(np.trace(one.bands.sum(axis=0))), default=None)
+        if own is None or drawn is None:
+            return None
+        here = float(np.interp(drawn.levels, own.levels, own.shape).mean())
+        missing = own.bands * here - drawn.bands
+        if np.trace(drawn.bands.sum(axis=0)) >= 0.5 * here * np.trace(own.bands.sum(axis=0)):
+            return None
+        amounts = _amounts(np.trace(missing, axis1=1, axis2=2))
+        side = 2 * (_MARGIN + _APART) + 1
+        _, added = _noise(np.zeros((side, side, 1), np.float32), missing, amounts)
+        return cls(missing, amounts, own.curve(here), seed, added)
+
+    def over(self, pixels: Floats, near: Box, box: Box) -> Floats:
+        """The pixels (h, w, C) float32 0..255 of `box` with their grain, not clipped.
+
+        Args:
+            pixels: (h, w, C) float32 of `near`.
+            near: `box` and `REACH` pixels around it, less only where the plane ends.
+            box: of the plane.
+        """
+        white = _white_at(
+            Box(box.left, box.top, box.right + 2 * _APART, box.bottom + 2 * _APART).grow(_MARGIN), self.seed
+        )
+        noise, _ = _noise(white, self.missing, self.amounts)
+        # Whole levels: blurring them gives the same brightness wherever the box begins.
+        inner = box.within(near).slices
+        noise *= _strength(np.clip(np.rint(pixels), 0, 255), self.curve)[inner]
+        return np.asarray(pixels[inner] + noise, np.float32)
+
+
+def _strength(pixels: Floats, curve: NDArray[np.float32]) -> Floats:
+    """How strong the grain is at each of `pixels` (h, w, C), by their brightness: (h, w, 1)."""
+    channels = pixels.shape[2]
+    brightness = cv2.transform(cv2.blur(pixels, (5, 5)), np.full((1, channels), 1 / channels, np.float32))
+    return np.asarray(curve[np.clip(brightness, 0, 255).astype(np.uint8)].reshape(*pixels.shape[:2], 1))
 
 
 @dataclass(frozen=True)
@@ -151,6 +225,10 @@ class _Grain:
             np.array([energy[0][g].mean() / total for g in flat]),
             len(kept),
         )
+
+    def curve(self, here: float) -> NDArray[np.float32]:
+        """Strength by brightness (256,), relative to a place whose relative variance is `here`."""
+        return np.sqrt(np.interp(np.arange(256), self.levels, self.shape) / max(here, 1e-9)).astype(np.float32)
 
     def deviation(self, factor: float) -> tuple[float, ...]:
         """Standard deviation of the bands together, one figure a channel."""
@@ -217,13 +295,15 @@ def _amounts(energies: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _noise(
-    size: tuple[int, int], missing: NDArray[np.float64], amounts: NDArray[np.float64], seed: int
+    white: Floats, missing: NDArray[np.float64], amounts: NDArray[np.float64]
 ) -> tuple[Floats, tuple[float, ...]]:
-    """Noise (h, w, C) float32 with the amounts and channel covariances per level, and its standard deviations."""
-    width, height = size
+    """Noise (h, w, C) float32 with the amounts and channel covariances per level, and its standard deviations.
+
+    `white` has `_MARGIN` pixels around it and 2 `_APART` more on the right and below: each level and channel reads it
+    at another place, too far apart to see.
+    """
+    height, width = (n - 2 * (_MARGIN + _APART) for n in white.shape[:2])
     channels = missing.shape[1]
-    step = 40  # each level and channel reads the one white field at another place, too far apart to see
-    white = _white((height + 2 * _MARGIN + 2 * step, width + 2 * _MARGIN + 2 * step), seed)
     noise = np.zeros((height, width, channels), np.float32)
     variance = np.zeros(channels)
     for k, level in enumerate(_levels(white, unit=16.0)[:_BANDS]):
@@ -234,8 +314,8 @@ def _noise(
         values *= amounts[k] / max(values.sum(), 1e-12)
         # The symmetric root does not depend on the order or sign of eigenvectors.
         root = (vectors * np.sqrt(values)) @ vectors.T
-        top = _MARGIN + step * k
-        lefts = [_MARGIN + step * c for c in range(channels)]
+        top = _MARGIN + _APART * k
+        lefts = [_MARGIN + _APART * c for c in range(channels)]
         parts = cv2.merge([level[top : top + height, left : left + width, 0] for left in lefts])
         weights = (root / (16.0**k * _WHITE_DEVIATION)).astype(np.float32)
         noise += np.asarray(cv2.transform(parts, weights), np.float32).reshape(noise.shape)
@@ -249,7 +329,24 @@ _WHITE_DEVIATION = (8 * (256**2 - 1) / 12) ** 0.5
 
 def _white(shape: tuple[int, int], seed: int) -> Floats:
     """Near-Gaussian white noise (h, w, 1) of whole numbers, mean 0: the same on every platform and numpy version."""
-    raw = np.random.Philox(seed).random_raw(shape[0] * shape[1])
+    return _uniforms(np.random.Philox(seed), shape)
+
+
+def _white_at(box: Box, seed: int) -> Floats:
+    """`_white` for a box of an endless plane."""
+    white = np.empty((box.height, box.width, 1), np.float32)
+    for row in range(box.top // _TILE, -(-box.bottom // _TILE)):
+        for column in range(box.left // _TILE, -(-box.right // _TILE)):
+            tile = Box.of_size((_TILE, _TILE)).shift(column * _TILE, row * _TILE)
+            place = (row % 2**32 << 32) | column % 2**32
+            values = _uniforms(np.random.Philox(key=np.array([seed, place], np.uint64)), (_TILE, _TILE))
+            shared = tile.intersect(box)
+            white[shared.within(box).slices] = values[shared.within(tile).slices]
+    return white
+
+
+def _uniforms(source: np.random.Philox, shape: tuple[int, int]) -> Floats:
+    raw = source.random_raw(shape[0] * shape[1])
     odd, even = np.uint64(0x00FF00FF00FF00FF), np.uint64(8)
     sums = (raw & odd) + ((raw >> even) & odd)
     sums = (sums * np.uint64(0x0001000100010001)) >> np.uint64(48)

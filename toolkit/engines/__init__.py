@@ -345,28 +345,42 @@ def destination(card: Card) -> str:
 
 
 def resolve(task: Task, name: str = "auto", *, ready: bool = True) -> Card:
-    """The card, as configured, called `name`; `auto` is the highest-ranked one that is free of charge and runs here.
+    """The card, as configured, called `name`; two names are reserved: `auto`, `prompted`.
 
-    Unless `ready`, one given by name need not be able to run here, as is enough for planning.
+    `auto` is the highest-ranked card that is free of charge and runs here, `prompted` the same of those that follow a
+    prompt. Unless `ready`, one given by name need not be able to run here, as is enough for planning.
 
     Raises:
         UnknownNameError: for a name nobody knows.
         EngineError: when the engine named, or every ranked one, is missing something.
     """
-    if name != "auto":
+    wants_prompt = name == "prompted" and task == "fill"
+    if name != "auto" and not wants_prompt:
         card = cards.find(task, name)
         if ready and (reason := missing(card)):
             raise EngineError(f"{card.name} cannot run: {reason}")
         return configured(card)
     reasons = []
     for card in cards.every(task):
-        if card.rank is None or not card.free:
+        if card.rank is None or not card.free or (wants_prompt and card.prompt == "none"):
             continue
         reason = missing(card)
         if not reason:
             return configured(card)
         reasons.append(f"{card.name}: {reason}")
+    if wants_prompt:
+        why = f" ({'; '.join(reasons)})" if reasons else ""
+        raise EngineError(f"no free engine that follows a prompt can run here{why}; {prompted()}")
     raise EngineError(f"no engine for {task} can run here ({'; '.join(reasons) or 'no card has a rank'})")
+
+
+def prompted() -> str:
+    """How to choose an engine that follows a prompt, as the end of a sentence: those there are, with their price."""
+    known = [card for card in cards.every("fill") if card.prompt != "none"]
+    if not known:
+        return "there is no card of one that does"
+    offered = [f"-m {card.name} ({'free' if card.free else f'${card.price.per_image:g} an image'})" for card in known]
+    return f"choose one that does with {' or '.join(offered)}"
 
 
 def open_engine(card: Card) -> Any:

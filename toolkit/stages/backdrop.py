@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,11 @@ from toolkit.mask import Mask
 from toolkit.patch import Source, with_alpha
 from toolkit.photo import Photo
 from toolkit.photo.formats import SUFFIXES
-from toolkit.run import Run, draw_seed
-from toolkit.schema import Seed, shown
+from toolkit.run import Run
+from toolkit.schema import Model, shown
 from toolkit.sources import Gradient, Placed, Plain, colour_of
 from toolkit.stages import Log, Stage
+from toolkit.stages._painting import Seeded
 
 Pixels = npt.NDArray[Any]
 TRANSPARENT = "transparent"
@@ -34,13 +35,8 @@ _LARGEST = 1.5
 """A picture enlarged by more than this is said to be."""
 
 
-class Backdrop(Stage):
-    """Lay a colour, a gradient, a picture or nothing behind the cutouts; where they are opaque not a pixel changes."""
-
-    needs: ClassVar[tuple[str, ...]] = ("cutouts",)
-    makes: ClassVar[tuple[str, ...]] = ("stacks",)  # `mask` and `ramp` follow from the cutouts
-    clears: ClassVar[tuple[str, ...]] = ("passes", "fills")
-    public: ClassVar[bool] = True
+class Background(Model):
+    """What lies behind; a base beside `Stage`."""
 
     background: str = Field(
         default="white",
@@ -48,9 +44,15 @@ class Backdrop(Stage):
         description='colour (white, "#f4f1ec"), two for a gradient ("#fff,#ddd"), picture, folder of pictures '
         "(one is chosen by the seed for each photo), or transparent",
     )
-    seed: Seed | Literal["random"] | None = Field(
-        default=None, description="whole number, or random (the one drawn is printed); 0 without it"
-    )
+
+
+class Backdrop(Background, Seeded, Stage):
+    """Lay a colour, a gradient, a picture, nothing or what was painted behind; opaque cutouts keep every pixel."""
+
+    needs: ClassVar[tuple[str, ...]] = ("cutouts",)
+    makes: ClassVar[tuple[str, ...]] = ("stacks",)  # `mask` and `ramp` follow from the cutouts
+    clears: ClassVar[tuple[str, ...]] = ("passes", "fills")
+    public: ClassVar[bool] = True
 
     @property
     def gives_alpha(self) -> bool:
@@ -58,13 +60,20 @@ class Backdrop(Stage):
         return self.background.strip().lower() == TRANSPARENT
 
     def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
-        """Lay the backdrop on the canvas's whole box.
+        """Lay the backdrop on the canvas's whole box; grounds that were painted before, one a variation, go first.
 
         Raises:
             ParameterError: when the background is nothing that can be understood.
             InputError: when its picture cannot be read.
         """
-        return before(edit, self._ground(edit, run, log), log)
+        if not edit.grounds:
+            return before(edit, self._ground(edit, run, log), log)
+        if "background" in self.model_fields_set:
+            log.warnings.append(f"the background was painted; {self.background!r} was not used")
+        log.figures["background"] = "painted"
+        log.seeds = tuple(ground.seed for ground in edit.grounds)
+        laid = [before(edit, ground.source, log, (ground.seed,)) for ground in edit.grounds]
+        return laid[0].replace(stacks=tuple(one.chosen for one in laid), grounds=())
 
     def _ground(self, edit: Edit, run: Run, log: Log) -> Source | None:
         """What lies behind; None for nothing."""
@@ -109,16 +118,14 @@ class Backdrop(Stage):
         pictures = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES and one.is_file())
         if not pictures:
             raise InputError(f"{path}: has no pictures in it")
-        seed = draw_seed() if self.seed == "random" else run.seed if self.seed is None else int(self.seed)
-        if self.seed == "random":
-            log.notes.append(f"seed {seed} was drawn")
+        seed = self.first_seed(run, log)
         log.seeds = (seed,)
         # Each photo of a set gets its own, and always the same one.
         state = hashlib.sha256(f"{seed} {edit.photo.digest}".encode()).digest()
         return pictures[int.from_bytes(state[:8], "big") % len(pictures)]
 
 
-def before(edit: Edit, ground: Source | None, log: Log) -> Edit:
+def before(edit: Edit, ground: Source | None, log: Log, seeds: tuple[int, ...] | None = None) -> Edit:
     """The edit with its cutouts and their shadows laid before `ground`, None for nothing, on the canvas's whole box."""
     matte = _union([cutout.matte for cutout in edit.cutouts], edit.box)
     ramp = matte.invert()
@@ -128,7 +135,7 @@ def before(edit: Edit, ground: Source | None, log: Log) -> Edit:
     scene = Scene(ground, edit.cutouts, edit.shadows, edit.photo)
     patch = Patch(edit.canvas.box, scene, weight)
     log.figures |= {"product_pixels": mask.frame.area - mask.area, "band_pixels": mask.area}
-    stack = Stack((*edit.chosen.patches, patch), None, log.seeds)
+    stack = Stack((*edit.chosen.patches, patch), None, log.seeds if seeds is None else seeds)
     return edit.replace(stacks=(stack,), ramp=ramp, mask=mask, passes=(), fills=())
 
 

@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 from pydantic import Field
 
-from toolkit import blend, engines, planning, settings
+from toolkit import blend, engines, planning
 from toolkit.cards import Card
 from toolkit.edit import Edit, Window
 from toolkit.edit import Fill as Filled
 from toolkit.engines import Bytes, FillJob
 from toolkit.errors import EngineError, HeldBack, MaskError, ParameterError, UsageError
-from toolkit.lora import is_remote, parsed
 from toolkit.prompts import hint
-from toolkit.run import Run, draw_seed
-from toolkit.schema import Bare, Names, Seed
+from toolkit.run import Run
+from toolkit.schema import Bare
 from toolkit.stages import Log, Stage
 from toolkit.stages._enhancing import enhanced
+from toolkit.stages._painting import Asked, Painting, answers, groups, hold_back
 
-_TUNABLE = ("steps", "guidance", "lora")
 
-
-class Fill(Stage):
+class Fill(Painting, Stage):
     """Fill the windows with an engine chosen by its card."""
 
     needs: ClassVar[tuple[str, ...]] = ("mask", "passes")
     makes: ClassVar[tuple[str, ...]] = ("fills",)
     public: ClassVar[bool] = True
 
-    model: str = Field(default="auto", description="engine that fills", json_schema_extra={"short": "-m"})
     prompt: str = Field(default="", max_length=4000, description="what should be there instead")
-    seed: Seed | Literal["random"] | None = Field(
-        default=None, description="whole number, or random (the one drawn is printed); 0 without it"
+    own_prompt: bool = Field(
+        default=False,
+        description="a prompt of one's own is needed; the card's for removing is not sent",
+        json_schema_extra={"option": False},
     )
-    num_images: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1, description="variations; number k is made with seed + k"
-    )
-    steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        default=None, description="denoising steps; the card's own without it"
-    )
-    guidance: Annotated[float, Field(ge=0, le=1000)] | None = Field(
-        default=None, strict=False, description="guidance scale; the card's own without it"
-    )
-    lora: Names = Field(default=(), description="LoRA, with :scale if wanted; may be repeated")
     enhance: Bare = Field(
         default="", description="have the prompt written better for the hole, by this enhancer; without a name by auto"
     )
@@ -59,13 +48,8 @@ class Fill(Stage):
             EngineError: when the engine fails.
         """
         card = log.card = run.card("fill", self.model)
-        parameters = self._parameters(card)
-        seed = draw_seed() if self.seed == "random" else run.seed if self.seed is None else int(self.seed)
-        if self.seed == "random":
-            log.notes.append(f"seed {seed} was drawn")
-        seeds = log.seeds = tuple(seed + k for k in range(self.num_images))
-        if "seed" in card.parameters:
-            card.parameters["seed"].checked("seed", seeds[-1], card.name)
+        parameters = self.parameters_for(card)
+        seeds = self.seeds_for(card, run, log)
         prompt = self._prompt(card, log)
         if len(edit.stacks) != 1:
             raise UsageError(f"the edit holds {len(edit.stacks)} variations: call edit.choose(k) before filling again")
@@ -91,7 +75,7 @@ class Fill(Stage):
             ParameterError: as `apply`.
         """
         card = log.card = run.card("fill", self.model, ready=False)
-        self._parameters(card)
+        self.parameters_for(card)
         prompt = self._prompt(card, log)
         enhancer = self._enhancer(card, run, log, ready=False)
         passes = edit.passes
@@ -133,58 +117,38 @@ class Fill(Stage):
         self, edit: Edit, run: Run, log: Log, card: Card, windows: tuple[Window, ...], number: int,
         seeds: tuple[int, ...], prompt: str, parameters: dict[str, Any],
     ) -> Edit:  # fmt: skip
-        jobs: dict[int, tuple[FillJob, int, tuple[int, ...]]] = {}
-        images: list[dict[int, Bytes]] = [{} for _ in windows]
-        spent = [{"seconds": 0.0, "price": 0.0} for _ in windows]
-        refused: dict[int, str] = {}
+        asked: list[Asked] = []
+        bare: dict[int, Bytes] = {}
         for index, window in enumerate(windows):
             if not card.limits.accepts(window.size):
                 raise EngineError(f"{card.name}: does not take windows of {window.size}; crop for this model first")
-            # After the first pass each variation sees its own surroundings; one job an image unless seeds batch.
-            alone = number > 0 or not card.batch_seeds
-            for group in [(k,) for k in range(len(seeds))] if alone else [tuple(range(len(seeds)))]:
+            for group in groups(card, len(seeds), number == 0):
                 given = make_job(edit, window, group[0] if number else None)
                 if given is None:
                     log.notes.append(f"window {window.box}: lies on transparent ground, no engine was needed")
-                    images[index] |= dict.fromkeys(group, without_engine(edit, window))
+                    bare[index] = without_engine(edit, window)
                     continue
                 job = FillJob(
                     *given, prompt, tuple(seeds[k] for k in group), parameters,
                     (card.name, card.revision), f"window {index + 1} of {len(windows)}",
                 )  # fmt: skip
-                jobs[id(job)] = (job, index, group)
-        for result in run.fill(card, [job for job, _, _ in jobs.values()]) if jobs else ():
-            _, index, group = self._owner(jobs, result.job)
-            if result.refused:
-                refused |= dict.fromkeys(group, result.refused)
-            else:
-                images[index] |= dict(zip(group, result.images, strict=True))
-            spent[index]["seconds"] += result.seconds
-            spent[index]["price"] += result.price
-            if result.facts:
-                log.figures.setdefault("service", []).append(
-                    {"window": index, "seeds": result.job.seeds, **result.facts}
-                )
-        log.price += sum(one["price"] for one in spent)
-        kept = [k for k in range(len(seeds)) if k not in refused]
-        for k, reason in sorted(refused.items()):
-            log.warnings.append(f"seed {seeds[k]}: {reason}; it counts as paid and was not used")
-        if not kept:
-            raise EngineError(
-                f"{card.name}: {next(iter(refused.values()))}; it counts as paid and nothing is left to use"
-            )
+                asked.append(Asked(job, index, group))
+        done = answers(run, card, log, asked, len(windows), seeds)
+        for index, image in bare.items():
+            done.images[index] |= dict.fromkeys(range(len(seeds)), image)
+        kept = done.kept
         fills = tuple(
             Filled(
                 window,
-                tuple(images[i][k] for k in kept),
+                tuple(done.images[i][k] for k in kept),
                 tuple(seeds[k] for k in kept),
                 card.name,
                 keeps_grain=card.keeps_grain,
-                **spent[i],
+                **done.spent[i],
             )
             for i, window in enumerate(windows)
         )
-        if refused:  # a variation holds all windows, those of earlier passes too
+        if len(kept) < len(seeds):  # a variation holds all windows, those of earlier passes too
             fills = (
                 tuple(
                     dataclasses.replace(
@@ -197,46 +161,11 @@ class Fill(Stage):
             return edit.replace(fills=fills)
         return edit.replace(fills=(*edit.fills, *fills))
 
-    @staticmethod
-    def _owner(
-        jobs: dict[int, tuple[FillJob, int, tuple[int, ...]]], job: FillJob
-    ) -> tuple[FillJob, int, tuple[int, ...]]:
-        if id(job) in jobs:
-            return jobs.pop(id(job))
-        # It came back from another process: same job, other object.
-        match = next(i for i, (mine, _, _) in jobs.items() if (mine.name, mine.seeds) == (job.name, job.seeds))
-        return jobs.pop(match)
-
-    def _parameters(self, card: Card) -> dict[str, Any]:
-        for name in _TUNABLE:
-            if name not in card.parameters and getattr(self, name):
-                raise ParameterError(f"{name}: {card.name} does not take it")
-        if "num_images" in card.parameters:
-            card.parameters["num_images"].checked("num_images", self.num_images, card.name)
-        chosen = {"steps": self.steps, "guidance": self.guidance, "lora": self._loras(card) if self.lora else None}
-        return {
-            name: rule.checked(name, chosen[name], card.name)
-            for name, rule in card.parameters.items()
-            if name in chosen
-        }
-
-    def _loras(self, card: Card) -> list[dict[str, Any]]:
-        rule = card.parameters["lora"]
-        loras = parsed(self.lora, settings.load().loras if any(text.startswith("@") for text in self.lora) else {})
-        if rule.most is not None and len(loras) > rule.most:
-            raise ParameterError(f"lora: {card.name} takes at most {rule.most}, got {len(loras)}")
-        for lora in loras:
-            low, high = rule.minimum, rule.maximum
-            if (low is not None and lora.scale < low) or (high is not None and lora.scale > high):
-                raise ParameterError(f"lora {lora.path}: {card.name} takes scales {low} to {high}, got {lora.scale:g}")
-            if card.concurrency == "network" and not is_remote(lora.path):
-                raise ParameterError(
-                    f"lora {lora.path!r}: {card.name} fetches LoRAs itself; name a repository (owner/name) "
-                    "or an address"
-                )
-        return [{"path": lora.path, "scale": lora.scale} for lora in loras]
-
     def _prompt(self, card: Card, log: Log) -> str:
+        if self.own_prompt and card.prompt == "none":
+            raise ParameterError(f"{card.name} follows no prompt, so it cannot paint one; {engines.prompted()}")
+        if self.own_prompt and not self.prompt.strip():
+            raise ParameterError("prompt: is missing; say with --prompt what should be there")
         if card.prompt == "none":
             if self.prompt:
                 log.warnings.append(f"{card.name} takes no prompt; {self.prompt!r} was not used")
@@ -247,24 +176,6 @@ class Fill(Stage):
         if card.prompt == "required" and not prompt:
             raise ParameterError(f"prompt: {card.name} needs one; say what should be there")
         return prompt
-
-
-def hold_back(edit: Edit, card: Card) -> None:
-    """See to it that nothing is paid on a mask that is likely wrong.
-
-    Raises:
-        HeldBack: when the selection's confidence is below what the card of a paid engine wants.
-    """
-    found = [step for step in edit.steps if step.stage in ("select", "segment")]
-    if card.free or not found or not found[-1].engine:
-        return
-    confidence = found[-1].figures.get("confidence", 1.0)
-    if confidence < card.min_confidence:
-        raise HeldBack(
-            f"held back: the mask's confidence is {confidence:.2f}, below the {card.min_confidence:g} that "
-            f"{card.name} is paid for; nothing was sent. Point at it better, or give the mask itself with --mask",
-            edit,
-        )
 
 
 def make_job(edit: Edit, window: Window, k: int | None = None) -> tuple[Bytes, Bytes, Bytes] | None:

@@ -109,6 +109,8 @@ def segmented(
                 f"{region.reason or 'it may miss parts'}; look at it with `inpaint mask ... --overlay`, point at it "
                 "with more clicks, or give the mask of a network such as SAM with --mask"
             )
+        elif region.reason and region.score == 1:
+            log.notes.append(region.reason)
     return regions
 
 

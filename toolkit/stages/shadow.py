@@ -121,7 +121,7 @@ def _made(cutout: Cutout) -> Layer:
     strength = contact_shadow(reduced_mask(cutout.matte, box, step), Box(-left, -top, right, bottom))
     origin = (box.left - left * step, box.top - top * step)
     frame = Box.of_size((strength.shape[1] * step, strength.shape[0] * step)).shift(*origin)
-    return Layer(frame, enlarged(strength, step, origin, frame))
+    return Layer(frame, enlarged(strength, step, origin, frame), made=True)
 
 
 def _around(box: Box) -> Box:

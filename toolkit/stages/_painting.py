@@ -1,0 +1,190 @@
+"""What every stage that has a fill engine paint something shares: its parameters, seeds, and asking for pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from toolkit import settings
+from toolkit.cards import Card
+from toolkit.edit import Edit
+from toolkit.engines import Bytes, FillJob
+from toolkit.errors import EngineError, HeldBack, ParameterError
+from toolkit.lora import is_remote, parsed
+from toolkit.run import Run, draw_seed
+from toolkit.schema import Model, Names, Seed
+from toolkit.stages import Log
+
+TUNABLE = ("steps", "guidance", "lora")
+"""Parameters that are passed on to the engine as the card takes them."""
+
+
+class Seeded(Model):
+    """The seed of a stage that chooses something; a base beside `Stage`."""
+
+    seed: Seed | Literal["random"] | None = Field(
+        default=None, description="whole number, or random (the one drawn is printed); 0 without it"
+    )
+
+    def first_seed(self, run: Run, log: Log) -> int:
+        """The seed given, drawn or the run's own; said where it was drawn."""
+        seed = draw_seed() if self.seed == "random" else run.seed if self.seed is None else int(self.seed)
+        if self.seed == "random":
+            log.notes.append(f"seed {seed} was drawn")
+        return seed
+
+
+class Painting(Seeded):
+    """Parameters of a stage that has a fill engine paint; a base beside `Stage`."""
+
+    model: str = Field(default="auto", description="engine that fills", json_schema_extra={"short": "-m"})
+    num_images: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="variations; number k is made with seed + k"
+    )
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="denoising steps; the card's own without it"
+    )
+    guidance: Annotated[float, Field(ge=0, le=1000)] | None = Field(
+        default=None, strict=False, description="guidance scale; the card's own without it"
+    )
+    lora: Names = Field(default=(), description="LoRA, with :scale if wanted; may be repeated")
+
+    def seeds_for(self, card: Card, run: Run, log: Log) -> tuple[int, ...]:
+        """One seed a variation; noted in `log`, and said where it was drawn.
+
+        Raises:
+            ParameterError: when the card does not take the last of them.
+        """
+        seed = self.first_seed(run, log)
+        seeds = log.seeds = tuple(seed + k for k in range(self.num_images))
+        if "seed" in card.parameters:
+            card.parameters["seed"].checked("seed", seeds[-1], card.name)
+        return seeds
+
+    def parameters_for(self, card: Card) -> dict[str, Any]:
+        """The card's parameters with their values, as a job holds them.
+
+        Raises:
+            ParameterError: for one the card does not take, or out of its range.
+        """
+        for name in TUNABLE:
+            if name not in card.parameters and getattr(self, name):
+                raise ParameterError(f"{name}: {card.name} does not take it")
+        if "num_images" in card.parameters:
+            card.parameters["num_images"].checked("num_images", self.num_images, card.name)
+        chosen = {"steps": self.steps, "guidance": self.guidance, "lora": self._loras(card) if self.lora else None}
+        return {
+            name: rule.checked(name, chosen[name], card.name)
+            for name, rule in card.parameters.items()
+            if name in chosen
+        }
+
+    def _loras(self, card: Card) -> list[dict[str, Any]]:
+        rule = card.parameters["lora"]
+        loras = parsed(self.lora, settings.load().loras if any(text.startswith("@") for text in self.lora) else {})
+        if rule.most is not None and len(loras) > rule.most:
+            raise ParameterError(f"lora: {card.name} takes at most {rule.most}, got {len(loras)}")
+        for lora in loras:
+            low, high = rule.minimum, rule.maximum
+            if (low is not None and lora.scale < low) or (high is not None and lora.scale > high):
+                raise ParameterError(f"lora {lora.path}: {card.name} takes scales {low} to {high}, got {lora.scale:g}")
+            if card.concurrency == "network" and not is_remote(lora.path):
+                raise ParameterError(
+                    f"lora {lora.path!r}: {card.name} fetches LoRAs itself; name a repository (owner/name) "
+                    "or an address"
+                )
+        return [{"path": lora.path, "scale": lora.scale} for lora in loras]
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A job with the number of its window and of the variations its images are."""
+
+    job: FillJob
+    window: int
+    variations: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What came of jobs.
+
+    Attributes:
+        images: for each window, its images by variation.
+        spent: for each window, seconds and price.
+        kept: the variations that were not refused.
+    """
+
+    images: list[dict[int, Bytes]]
+    spent: list[dict[str, float]]
+    kept: list[int]
+
+
+def groups(card: Card, count: int, first_pass: bool) -> list[tuple[int, ...]]:
+    """The variations of one window that go into one job.
+
+    After the first pass each variation sees its own surroundings; one job an image unless seeds batch.
+    """
+    if first_pass and card.batch_seeds:
+        return [tuple(range(count))]
+    return [(k,) for k in range(count)]
+
+
+def answers(run: Run, card: Card, log: Log, asked: Sequence[Asked], windows: int, seeds: Sequence[int]) -> Answers:
+    """Have jobs done; what they cost, what the engine says of them and what was refused is noted in `log`.
+
+    Raises:
+        EngineError: when the engine fails, or nothing is left because all was refused.
+    """
+    waiting = {id(one.job): one for one in asked}
+    images: list[dict[int, Bytes]] = [{} for _ in range(windows)]
+    spent = [{"seconds": 0.0, "price": 0.0} for _ in range(windows)]
+    refused: dict[int, str] = {}
+    for result in run.fill(card, [one.job for one in asked]) if asked else ():
+        one = _owner(waiting, result.job)
+        if result.refused:
+            refused |= dict.fromkeys(one.variations, result.refused)
+        else:
+            images[one.window] |= dict(zip(one.variations, result.images, strict=True))
+        spent[one.window]["seconds"] += result.seconds
+        spent[one.window]["price"] += result.price
+        if result.facts:
+            log.figures.setdefault("service", []).append(
+                {"window": one.window, "seeds": result.job.seeds, **result.facts}
+            )
+    log.price += sum(one["price"] for one in spent)
+    for k, reason in sorted(refused.items()):
+        log.warnings.append(f"seed {seeds[k]}: {reason}; it counts as paid and was not used")
+    kept = [k for k in range(len(seeds)) if k not in refused]
+    if not kept:
+        raise EngineError(f"{card.name}: {next(iter(refused.values()))}; it counts as paid and nothing is left to use")
+    return Answers(images, spent, kept)
+
+
+def _owner(waiting: dict[int, Asked], job: FillJob) -> Asked:
+    if id(job) in waiting:
+        return waiting.pop(id(job))
+    # It came back from another process: same job, other object.
+    match = next(i for i, one in waiting.items() if (one.job.name, one.job.seeds) == (job.name, job.seeds))
+    return waiting.pop(match)
+
+
+def hold_back(edit: Edit, card: Card) -> None:
+    """See to it that nothing is paid on a mask that is likely wrong.
+
+    Raises:
+        HeldBack: when the selection's confidence is below what the card of a paid engine wants.
+    """
+    found = [step for step in edit.steps if step.stage in ("select", "segment")]
+    if card.free or not found or not found[-1].engine:
+        return
+    confidence = found[-1].figures.get("confidence", 1.0)
+    if confidence < card.min_confidence:
+        raise HeldBack(
+            f"held back: the mask's confidence is {confidence:.2f}, below the {card.min_confidence:g} that "
+            f"{card.name} is paid for; nothing was sent. Point at it better, or give the mask itself with --mask",
+            edit,
+        )

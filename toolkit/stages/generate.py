@@ -1,0 +1,285 @@
+"""Generate: have a fill engine paint the ground behind the cutouts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from toolkit import blend, engines, grounds, planning
+from toolkit.cards import Card
+from toolkit.edit import Edit, Ground, Window
+from toolkit.engines import Bytes, FillJob
+from toolkit.errors import HeldBack, ParameterError, UsageError
+from toolkit.geometry import Box
+from toolkit.grounds import Sheet, Tile
+from toolkit.patch import frozen
+from toolkit.run import Run
+from toolkit.schema import SizeField
+from toolkit.sources import Painted
+from toolkit.stages import Log, Stage
+from toolkit.stages._painting import Asked, Painting, answers, groups, hold_back
+from toolkit.stages.backdrop import Background
+
+_ONLY = ("model", "num_images", "steps", "guidance", "lora", "size", "detail", "share_background")
+"""Parameters that mean nothing without a prompt."""
+
+_SAMPLE = 512
+"""Longest side of the parts that grain is measured on, in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Order:
+    """What is asked for: the sheet, its tiles in passes, and what of the photo is shown."""
+
+    sheet: Sheet
+    passes: list[list[Tile]]
+
+
+class Generate(Background, Painting, Stage):
+    """Paint the ground that `backdrop` lays behind the cutouts, by a prompt; without one nothing is done."""
+
+    needs: ClassVar[tuple[str, ...]] = ("cutouts",)
+    makes: ClassVar[tuple[str, ...]] = ("grounds",)
+    public: ClassVar[bool] = True
+
+    background_prompt: str = Field(
+        default="",
+        max_length=4000,
+        description="what an engine is to paint behind the product, in place of a background",
+    )
+    size: SizeField | None = Field(
+        default=None, description="size WxH the background is painted at; chosen by the card's limits without it"
+    )
+    detail: Literal["once", "full"] = Field(
+        default="once",
+        description="once: painted in one call of at most 2 megapixels and enlarged; full: at the result's own "
+        "resolution, in as many calls as that takes",
+    )
+    share_background: bool = Field(
+        default=False, description="one background for all photos: painted once, without regard to the product"
+    )
+
+    def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
+        """Grounds, one a variation; contact shadows are dropped where the engine sees the product, and paints its own.
+
+        Raises:
+            ParameterError: for an engine that follows no prompt, and parameters that do not go together or that the
+                card does not take.
+            HeldBack: when the selection is likely wrong and the engine is paid.
+            EngineError: when the engine fails.
+        """
+        if not self._wanted():
+            return edit
+        card = log.card = run.card("fill", self._engine())
+        prompt = self._prompt(card)
+        parameters = self.parameters_for(card)
+        seeds = self.seeds_for(card, run, log)
+        if len(edit.stacks) != 1:
+            raise UsageError(f"the edit holds {len(edit.stacks)} variations: call edit.choose(k) before painting")
+        order = self._order(edit, card)
+        hold_back(edit, card)
+        edit = self._without_contact(edit, log)
+        job = _Job(prompt, parameters, card)
+        pictures, kept = self._painted(edit, run, log, order, job, seeds)
+        made = [
+            self._ground(edit, order.sheet, picture, seed, log) for picture, seed in zip(pictures, kept, strict=True)
+        ]
+        log.seeds = tuple(kept)
+        log.figures |= {
+            "calls": sum(len(tiles) for tiles in order.passes) * len(seeds),
+            "prompt": prompt,
+            "windows": planning.described(_windows(order)),
+        }
+        scale = order.sheet.step * edit.canvas.scale
+        if scale > 1.005:
+            log.notes.append(
+                f"the background was painted at {order.sheet.size} and enlarged {scale:.3g} times"
+                + ("" if self.share_background else "; --detail full paints it at the result's own resolution")
+            )
+        return edit.replace(grounds=tuple(made))
+
+    def plan(self, edit: Edit, run: Run, log: Log) -> Edit:
+        """Windows, calls, price and expected seconds; nothing is painted.
+
+        Raises:
+            ParameterError: as `apply`.
+        """
+        if not self._wanted():
+            return edit
+        card = log.card = run.card("fill", self._engine(), ready=False)
+        prompt = self._prompt(card)
+        self.parameters_for(card)
+        order = self._order(edit, card)
+        passes = _windows(order)
+        try:
+            hold_back(edit, card)
+        except HeldBack as problem:
+            log.warnings.append(str(problem))
+            passes = ()
+        planned = planning.estimate(passes, self.num_images, card.price, card.pace, card.per_call)
+        log.figures |= {
+            "leaves_for": sorted({engines.destination(card)} - {""}),
+            "windows": planning.described(passes),
+            "calls": planned.calls,
+            "price_expected": planned.price,
+            "seconds_expected": None if planned.seconds is None else round(planned.seconds, 1),
+            "measured_on": card.measured_on,
+            "prompt": prompt,
+            "shared": self.share_background,
+        }
+        return self._without_contact(edit, log)
+
+    def _wanted(self) -> bool:
+        """Whether there is something to paint.
+
+        Raises:
+            ParameterError: for parameters that do not go together.
+        """
+        if self.background_prompt.strip():
+            if "background" in self.model_fields_set:
+                raise ParameterError("background and background_prompt: both say what lies behind; give one of them")
+            if self.share_background and self.detail == "full":
+                raise ParameterError(
+                    "share_background: one background for all photos is painted in one call; leave out detail full"
+                )
+            return True
+        for name in _ONLY:
+            if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
+                raise ParameterError(f"{name}: has a meaning only with a background_prompt; nothing is painted here")
+        return False
+
+    def _engine(self) -> str:
+        return "prompted" if self.model == "auto" else self.model
+
+    def _prompt(self, card: Card) -> str:
+        if card.prompt == "none":
+            raise ParameterError(
+                f"{card.name} follows no prompt, so it cannot paint a background; {engines.prompted()}"
+            )
+        return self.background_prompt.strip()
+
+    def _order(self, edit: Edit, card: Card) -> _Order:
+        if self.detail == "full":
+            sheet, size = grounds.in_full(edit.canvas, card.limits, self.size)
+            passes = grounds.tiled(sheet, size, grounds.painted_first(edit, sheet))
+            return _Order(sheet, list(grounds.seen(passes, edit, sheet)))
+        place = grounds.for_any if self.share_background else grounds.at_once
+        sheet = place(edit.canvas, card.limits, self.size)
+        return _Order(sheet, [[Tile(sheet.box, sheet.box)]])
+
+    def _without_contact(self, edit: Edit, log: Log) -> Edit:
+        if self.share_background:  # painted without the product, it has no shadow of it
+            return edit
+        kept = tuple(shadow for shadow in edit.shadows if not shadow.made)
+        if len(kept) < len(edit.shadows):
+            log.notes.append("the contact shadow was left out: the engine paints its own with the background")
+        return edit.replace(shadows=kept)
+
+    def _painted(
+        self, edit: Edit, run: Run, log: Log, order: _Order, job: _Job, seeds: Sequence[int]
+    ) -> tuple[list[Bytes], list[int]]:
+        """A picture (h, w, 3) of the sheet for each seed that was not refused, and these seeds."""
+        sheet, seeds = order.sheet, list(seeds)
+        if self.share_background:
+            shape = (sheet.size.height, sheet.size.width)
+            blank, known = np.full((*shape, 3), grounds.BLANK, np.uint8), np.zeros(shape, np.uint8)
+        else:
+            blank, known = grounds.shown_product(edit, sheet)
+        pictures = [blank] * len(seeds)
+        done = known.copy()
+        for number, tiles in enumerate(order.passes):
+            asked, holes = [], []
+            for index, tile in enumerate(tiles):
+                holes.append(_hole(tile, known, done))
+                if not holes[-1].any():
+                    continue
+                for group in groups(job.card, len(seeds), number == 0):
+                    name = f"window {index + 1} of {len(tiles)}"
+                    given = job.of(pictures[group[0]], tile, holes[-1], done, [seeds[k] for k in group], name)
+                    asked.append(Asked(given, index, group))
+            answer = answers(run, job.card, log, asked, len(tiles), seeds)
+            laid = []
+            for k in answer.kept:
+                run.check()
+                picture = pictures[k].copy()
+                for tile, hole, images in zip(tiles, holes, answer.images, strict=True):
+                    if k in images:
+                        _lay(picture, images[k], tile, hole, done)
+                laid.append(picture)
+            pictures, seeds = laid, [seeds[k] for k in answer.kept]
+            for tile in tiles:
+                done[tile.cell.slices] = 255
+        return pictures, seeds
+
+    def _ground(self, edit: Edit, sheet: Sheet, picture: Bytes, seed: int, log: Log) -> Ground:
+        """The picture as a source with the photo's grain."""
+        painted = Painted(frozen(picture), sheet.corner, sheet.step, edit.canvas.box, edit.photo)
+        shown = painted.shown(_part(edit.canvas.box))
+        parts = [edit.srgb(_part(cell)) for cell in _ninths(edit.box)]
+        grain = blend.GrainField.between(np.rint(shown).astype(np.uint8), parts, seed)
+        log.figures.setdefault("grain_added", []).append([round(one, 2) for one in grain.added] if grain else [0.0] * 3)
+        return Ground(dataclasses.replace(painted, grain=grain), seed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What all jobs of an order have in common."""
+
+    prompt: str
+    parameters: dict[str, Any]
+    card: Card
+
+    def of(self, picture: Bytes, tile: Tile, hole: Bytes, done: Bytes, seeds: list[int], name: str) -> FillJob:
+        """The job for a tile; what is neither known nor its own is blocked."""
+        where = tile.window.slices
+        blocked = np.where((done[where] == 0) & (hole == 0), 255, 0).astype(np.uint8)
+        pixels = picture[where].copy()
+        pixels[hole > 0] = grounds.BLANK
+        card = (self.card.name, self.card.revision)
+        return FillJob(pixels, hole, blocked, self.prompt, tuple(seeds), self.parameters, card, name)
+
+
+def _hole(tile: Tile, known: Bytes, done: Bytes) -> Bytes:
+    """What a tile is to paint, (h, w) of its window: its cell, and what was painted close around it; no product."""
+    where = tile.window.slices
+    weight = grounds.ramp(tile)
+    return np.where((known[where] == 0) & ((weight == 1) | ((weight > 0) & (done[where] > 0))), 255, 0).astype(np.uint8)
+
+
+def _lay(picture: Bytes, image: Bytes, tile: Tile, hole: Bytes, done: Bytes) -> None:
+    """Lay an answer on the sheet, passing over into what was painted before, with its colours."""
+    where = tile.window.slices
+    below = picture[where]
+    filled: npt.NDArray[Any] = image
+    before = (done[where] > 0) & (hole == 0)
+    if before.any():
+        filled, _ = blend.match_colour(image, below, hole, before)
+    weight = grounds.ramp(tile)[..., None]
+    mixed = np.clip(np.rint(below * (1 - weight) + filled * weight), 0, 255).astype(np.uint8)
+    below[hole > 0] = mixed[hole > 0]
+
+
+def _windows(order: _Order) -> tuple[tuple[Window, ...], ...]:
+    return tuple(tuple(order.sheet.window(tile.window) for tile in tiles) for tiles in order.passes)
+
+
+def _ninths(box: Box) -> list[Box]:
+    """The box in three rows of three, fewer where it is very small."""
+    across, down = (np.linspace(0, n, min(3, n) + 1).astype(int).tolist() for n in box.size)
+    return [
+        Box(left, top, right, bottom).shift(box.left, box.top)
+        for top, bottom in pairwise(down)
+        for left, right in pairwise(across)
+    ]
+
+
+def _part(box: Box) -> Box:
+    """The middle of `box`, at most `_SAMPLE` pixels a side."""
+    return box.grow(*(min(0, (_SAMPLE - n) // 2) for n in box.size))
