@@ -34,7 +34,7 @@ _CLOCKS = 36 * 3600.0
 _ATTEMPTS = 6
 """Times a call is made that costs nothing, or that was certainly not taken."""
 
-_TICK = 0.2
+_TICK = 0.5
 """Seconds between looks at whether the run was cancelled."""
 
 
