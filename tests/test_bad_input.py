@@ -125,6 +125,20 @@ def test_wrong_use(options: tuple[str, ...], sentence: str) -> None:
     assert refused(*REMOVE, *options, code=2) == sentence
 
 
+@pytest.mark.parametrize("radius", ["nan", "-1", "10%%", "", "1e999"])
+def test_a_mask_is_dilated_by_a_radius_only(radius: str) -> None:
+    sentence = refused("mask", "p.png", "--mask", "m.png", "--dilate", radius, code=2)
+    assert (
+        sentence == f'dilate.radius: expected pixels (12) or a share of the object\'s diagonal ("2%"), got {radius!r}'
+    )
+
+
+def test_backgrounds_with_names_no_system_has() -> None:
+    sentence = refused("swap-background", "p.png", "--mask", "m.png", "--background", "x" * 3000, code=2)
+    assert sentence.endswith("is neither a colour, two colours, a picture, a folder nor transparent")
+    assert len(sentence) < 250
+
+
 FAILED = [
     (("--mask", "half.png"), "half.png: the mask is 64x48 but the photo is 128x96; --fit-mask resizes the mask"),
     (("--mask", "empty.png"), "empty.png: is empty, nothing in it is white"),

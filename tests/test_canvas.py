@@ -111,7 +111,7 @@ def test_the_selection_will_do_for_a_product() -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"product_size": "120%"}, "canvas.product_size: must be between 1% and 100%, got 1.2"),
+        ({"product_size": "120%"}, "canvas.product_size: must be between 1% and 100%, got '120%'"),
         ({"product_size": "big"}, "canvas.product_size: expected a share such as \"85%\" or 0.85, got 'big'"),
         ({"margin": "60%"}, "canvas.margin: must be less than 50%, got '60%'"),
         ({"margin": -1}, "canvas.margin: must be a whole number of pixels, got -1"),

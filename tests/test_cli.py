@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import numpy as np
 import pytest
 from commands import BOX, ROOT, Answer, call, execute, files, make_pictures
 from PIL import Image
+
+from toolkit.photo.pngwriter import chunk
 
 FAST = ("-m", "telea")
 MASK = ("--mask", "m.png", *FAST)
@@ -459,3 +463,17 @@ def test_a_photo_that_changes_meanwhile_is_noticed(monkeypatch: pytest.MonkeyPat
 def test_as_many_variations_as_there_may_be() -> None:
     done("remove-object", "p.png", *MASK, "--num-images", "64", "-o", "x.png")
     assert len(list(Path().glob("x-*.png"))) == 64
+
+
+def test_the_report_names_the_mode_that_was_written() -> None:
+    rows = np.tile(np.arange(32, dtype=np.uint8) * 8, (32, 1))
+    head = struct.pack(">IIBBBBB", 32, 32, 8, 0, 0, 0, 1)
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    parts = [rows[y::down, x::right] for x, y, right, down in passes]
+    data = b"".join(b"\0" + row.tobytes() for part in parts for row in part)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    Path("adam7.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    answer = done("remove-object", "adam7.png", "--box", "10,10,16,16", "-m", "telea", "-o", "out.png", "--json")
+    (item,) = json.loads(answer.text)["items"]
+    assert item["outputs"][0]["mode"] == "8-bit grey PNG"
+    assert "the file is no longer interlaced" in item["notes"]

@@ -253,3 +253,17 @@ def test_backgrounds_of_a_table_are_colours_as_written_and_files_beside_it(here:
     items = gather([], jobs=Path("tables/j.csv"), known=["background"])
     assert problems(items) == ["", ""]
     assert [Path(item.options["background"]).as_posix() for item in items] == ["#fff,#ddd", "tables/oak.jpg"]
+
+
+def test_results_that_lie_in_the_folder_of_the_photos_are_not_worked_on_again(tmp_path: Path) -> None:
+    for name in ("photos/a.png", "photos/done/a.png", "photos/more/done/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    photos, done = tmp_path / "photos", tmp_path / "photos" / "done"
+    items = gather([str(photos)], output=str(done))
+    assert [(item.source, item.output) for item in items] == [
+        (photos / "a.png", done / "a.png"),
+        (photos / "more/done/b.png", done / "more/done/b.png"),
+    ]
+    assert all(item.problem is None for item in items)
+    assert len(gather([str(photos)], output=str(photos))) == 3

@@ -45,6 +45,17 @@ def test_an_object_hardly_told_apart_is_still_a_plausible_shape(step: int) -> No
     assert overlap(found.mask, truth) > (0.6 if step == 4 else 0.95)
 
 
+@settings(max_examples=12, deadline=None)
+@given(width=st.integers(9, 22), rising=st.booleans(), grey=st.integers(60, 190))
+def test_a_bar_along_a_diagonal_is_not_taken_for_its_ground(width: int, rising: bool, grey: int) -> None:
+    bar = np.zeros((200, 240), np.uint8)
+    cv2.line(bar, (65, 55), (175, 145), 1, width)
+    truth = (bar[:, ::-1] if rising else bar) > 0
+    left, top, across, down = cv2.boundingRect(truth.astype(np.uint8))
+    pixels = painted(truth, (grey + 50, grey, grey - 50), (grey, grey, grey))
+    assert overlap(select_box(pixels, Box(left, top, left + across, top + down)).mask, truth) > 0.7
+
+
 def test_confidence_falls_with_contrast() -> None:
     truth = oval()
     strong, weak = (select_box(painted(truth, (110 + c, 110, 110 - c), (110,) * 3), BOX) for c in (60, 3))

@@ -107,7 +107,7 @@ class Journal:
 
     def note(self, run: str, number: int, name: str, state: ItemState, detail: Mapping[str, Any]) -> None:
         """Note what became of photo `number`, in place of what was noted before. Best effort: see `trouble`."""
-        values = (run, number, name, state, _json(detail), time.time())
+        values = (run, number, _text(name), state, _json(detail), time.time())
         with self._best_effort(), self._database.write() as database:
             database.execute("INSERT OR REPLACE INTO item VALUES (?, ?, ?, ?, ?, ?)", values)
 
@@ -467,6 +467,7 @@ class Claim:
         changed = replace(entry, state=state, times={**entry.times, state: time.time()}, **changes)
         changed = replace(changed, owner="") if state == "done" else changed
         values = {name: getattr(changed, name) for name in ("state", "owner", "remote", "price", "paid", "error")}
+        values["error"] = _text(changed.error)
         values |= {name: _json(getattr(changed, name)) for name in ("request", "facts", "answer", "times")}
         values |= {"files": _json([f"{path.parent.name}/{path.name}" for path in changed.files]), **columns}
         with self._journal._database.write(durable=True) as database:
@@ -478,6 +479,11 @@ class Claim:
         if not written:
             raise EngineError("the journal no longer has the job that is held; was it removed, or its `owners` folder?")
         self.entry = changed
+
+
+def _text(text: str) -> str:
+    """`text` as a database can hold it: a file name may have bytes that are no text."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _json(value: Any) -> str:

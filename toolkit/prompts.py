@@ -26,8 +26,9 @@ _EAGER = re.compile(r"\s*(?:sure|certainly|of course|okay|absolutely)(?: thing)?
 _QUOTES = (('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("«", "»"), ("„", "“"), ("`", "`"))
 _QUOTED = re.compile(r"[\"“]([^\"“”]+)[\"”]\s+(?:let me|this |these |i |hope|feel free|note|would|\()", re.I)
 _REFUSAL = re.compile(
-    r"(?:i'?m |i am )?(?:very )?sorry\b|(?:unfortunately,? )?i (?:cannot|can'?t|won'?t|am unable|am not able|do not|don'?t)"
-    r"\b|i(?:'m| am) unable|as an? (?:ai|language model)|<(?:!doctype|html)\b|(?:error|null|none|undefined|n/a)\W*\Z",
+    r"(?:i'?m |i am )?(?:very )?sorry\b|(?:unfortunately,? )?i (?:cannot|can['’]?t|won['’]?t|do not|don['’]?t)\b"
+    r"|i(?:['’]m| am) (?:unable|not able)|as an? (?:ai|language model)|<(?:!doctype|html)\b"
+    r"|(?:error|null|none|undefined|n/a)\W*\Z",
     re.I,
 )
 
@@ -39,7 +40,7 @@ def cleaned(answer: str) -> str:
     first is taken; short bullet points are parts of one prompt. Refusals, questions and pages are no prompts.
     Cleaning twice changes nothing more.
     """
-    text = "".join(c for c in answer if c in _KEPT or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+    text = answer
     while (less := _shortened(_barer(text))) != text:
         text = less
     letters = sum(c.isalpha() for c in text)
@@ -49,6 +50,7 @@ def cleaned(answer: str) -> str:
 
 def _barer(text: str) -> str:
     """`text` with one layer less around the prompt; never longer."""
+    text = "".join(c for c in text if c in _KEPT or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
     text = _END_OF_THOUGHT.sub("", _THOUGHT.sub("", text)).strip()
     fence = _FENCE.search(text)
     if fence:
@@ -129,8 +131,8 @@ _DETERMINER = r"(?:the|a|an|this|that|these|those|it|them|all|any|every|everythi
 _INSTRUCTION = re.compile(
     r"(?:please\s+|can you\s+|could you\s+|i want(?: you)? to\s+|i(?:'d| would) like(?: you)? to\s+)*"
     rf"(?:(?:remove|delete|erase|get rid of|take out|take away|replace)(?:\s|\Z)"
-    rf"|(?:add|put|insert|place|fix|repair|change|make|fill|fill in|clean up|clean|turn|swap|hide|cover|blur|edit|improve"
-    rf"|enhance|restore|move|draw|paint|generate|create|give)\s+{_DETERMINER}(?:\W|\Z))",
+    rf"|(?:add|put|insert|place|fix|repair|change|make|fill|clean|turn|swap|hide|cover|blur|edit|improve|enhance"
+    rf"|fill in|clean up|restore|move|draw|paint|generate|create|give)\s+{_DETERMINER}(?:\W|\Z))",
     re.I,
 )
 
@@ -142,12 +144,10 @@ def hint(prompt: str) -> str:
     """
     words = re.findall(r"[^\W_]+(?:['’][^\W_]+)?", prompt.lower())
     if not words or all(word in _EMPTY or (len(word) == 1 and word.isascii() and word.isalpha()) for word in words):
-        return (
-            f"the prompt {prompt.strip()!r} says too little: describe what should be seen there, e.g. 'a wooden chair'"
-        )
+        return f"prompt {prompt.strip()!r} says too little: describe what should be seen there, e.g. 'a wooden chair'"
     if _INSTRUCTION.match(prompt.strip()):
         return (
-            f"the prompt {prompt.strip()!r} tells what to do, but the engine paints what it names: describe what should "
-            "be seen there, e.g. 'empty asphalt'"
+            f"prompt {prompt.strip()!r} tells what to do, but the engine paints what it names: describe what should be "
+            "seen there, e.g. 'empty asphalt'"
         )
     return ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -140,8 +141,8 @@ def look(edit: Edit, hole: Mask) -> tuple[Surroundings, Bytes, Bytes]:
     return found, picture, inside
 
 
-def _measured(picture: Bytes, inside: Bytes, known: npt.NDArray[np.bool_]) -> dict[str, object]:
-    lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+def _measured(picture: Bytes, inside: Bytes, known: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    lab: Floats = np.asarray(cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2Lab), np.float32)
     seen = lab[known]
     lightness, chroma = seen[:, 0], np.hypot(seen[:, 1], seen[:, 2])
     # Only near-grey things tell the light's colour: a lawn is no cool light.
@@ -207,15 +208,15 @@ def _sides(lab: Floats, inside: Bytes, known: npt.NDArray[np.bool_]) -> dict[str
     return found
 
 
-def _fineness(picture: Bytes, known: npt.NDArray[np.bool_]) -> dict[str, object]:
+def _fineness(picture: Bytes, known: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """How wide the strongest edges are, and how much grain the flattest parts hold.
 
     An edge of width s seen through Gaussians of 1 and 4 pixels has gradients of a ratio sqrt((s^2 + 16) / (s^2 + 1)).
     """
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    grey: Bytes = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
     # The grey hole has edges of its own: nothing within their reach counts.
     clear = cv2.erode(known.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     if int(clear.sum()) < 16 * _ENOUGH:
         return found
     steep = [float(np.percentile(_gradient(grey, sigma)[clear], 99)) for sigma in (1.0, 4.0)]
@@ -266,12 +267,12 @@ def colour_name(lightness: float, red: float, yellow: float) -> str:
         return "brown" if lightness >= 30 else "dark brown"
     if 92 <= hue < 112 and lightness < 60:
         return "olive green"
-    for limit, word in (
-        (25, "pink" if lightness > 60 else "red"), (50, "red"), (80, "orange"), (108, "yellow"), (180, "green"),
-        (222, "teal"), (308, "blue"), (335, "purple"), (361, "pink" if lightness > 60 else "purple"),
-    ):  # fmt: skip
-        if hue < limit:
-            break
+    strong = "pink" if lightness > 60 else "red" if hue < 180 else "purple"
+    limits = (
+        (25, strong), (50, "red"), (80, "orange"), (108, "yellow"), (180, "green"), (222, "teal"), (308, "blue"),
+        (335, "purple"), (361, strong),
+    )  # fmt: skip
+    word = next(word for limit, word in limits if hue < limit)
     if word in ("yellow", "orange", "pink"):
         return word
     return f"dark {word}" if lightness < 28 else f"light {word}" if lightness > 72 else word

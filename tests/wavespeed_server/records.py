@@ -30,7 +30,8 @@ class Settings:
     stretched). list_delay: seconds before the predictions list shows a task. sync_limit: seconds that sync mode waits.
     concurrent: tasks processed at a time, the rest queue (None: all). per_minute: submissions accepted in any 60
     seconds, more get 429. ticket_headers: what an upload ticket tells the client to send. upload_seconds: lifetime of
-    uploads. most_upload: bytes, more get 413.
+    uploads. most_upload: bytes, more get 413. most_page: of a page of the list, whatever was asked for. clock: seconds
+    that created_at is ahead of ours.
     """
 
     seconds: float = 0.02
@@ -45,6 +46,8 @@ class Settings:
     ticket_headers: Mapping[str, str] = field(default_factory=lambda: {"If-None-Match": "*"})
     upload_seconds: float = 7 * 86400.0
     most_upload: int = 300 * 1024 * 1024
+    most_page: int = 100
+    clock: float = 0.0
 
 
 def timestamp(nanoseconds: int) -> str:

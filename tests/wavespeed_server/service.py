@@ -91,7 +91,8 @@ class Service:
         return False
 
     def _accept(self, model: str, inputs: Mapping[str, Any], key: str | None) -> Prediction:
-        prediction = Prediction(MODELS[model], inputs, key)
+        created = time.time_ns() + int(self.settings.clock * 1e9)
+        prediction = Prediction(MODELS[model], inputs, key, created=created)
         self._pay(prediction, 1)
         self.predictions[prediction.id] = prediction
         unfinished = sum(one.finished is None for one in self.predictions.values())
@@ -193,6 +194,7 @@ class Service:
             page, size = wanted.get("page", 1), wanted.get("page_size", 20)
             if not (isinstance(page, int) and page >= 1 and isinstance(size, int) and 1 <= size <= 100):
                 return refusal(400, "page must be 1 or more, page_size 1 to 100")
+            size = min(size, self.settings.most_page)
             after, before = (
                 nanoseconds(wanted[name]) if wanted.get(name) else None for name in ("created_after", "created_before")
             )

@@ -13,6 +13,7 @@ from toolkit import cards
 from toolkit.cards import Card
 from toolkit.dataset.inputs import Item
 from toolkit.dataset.runner import Work, run_all
+from toolkit.engines import configured
 from toolkit.errors import UsageError
 from toolkit.recipe import Recipe
 from toolkit.run import Run
@@ -60,7 +61,8 @@ def paid_cards(recipe: Recipe, items: Sequence[Item]) -> dict[str, Card]:
     }
     named |= {str(item.options[name]) for item in items for name in ("model", "enhance") if name in item.options}
     tasks: tuple[cards.Task, ...] = ("fill", "enhance")
-    every = {name: card for task in tasks for card in cards.every(task) for name in (card.name, *card.also)}
+    known = (configured(card) for task in tasks for card in cards.every(task))
+    every = {name: card for card in known for name in (card.name, *card.also)}
     return {name: every[name] for name in named if name in every and not every[name].free} if options else {}
 
 

@@ -28,17 +28,18 @@ def option_for(option: Option) -> click.Option:
     return click.Option(declarations, type=str, multiple=many, help=help_text, metavar=_metavar(schema, option.schema))
 
 
+Optional = Mapping[str, tuple[str, Callable[[], set[str]]]]
+"""Flags whose value may be left away: the value a bare one stands for, and those that may follow as a word."""
+
+
 class VerbCommand(click.Command):
     """A command whose options of an optional value take the next word only where it is one they know.
 
     Args:
-        optional: their flags, with the value a bare one stands for, and the values that may follow as a word; any
-            other is written `--flag=value`.
+        optional: those flags; a value that is not known is written `--flag=value`.
     """
 
-    def __init__(
-        self, *arguments: Any, optional: Mapping[str, tuple[str, Callable[[], set[str]]]], **rest: Any
-    ) -> None:
+    def __init__(self, *arguments: Any, optional: Optional, **rest: Any) -> None:
         super().__init__(*arguments, **rest)
         self._optional = optional
 
@@ -55,7 +56,7 @@ class VerbCommand(click.Command):
         return super().parse_args(ctx, written)
 
 
-def optional_values(options: Iterable[Option]) -> dict[str, tuple[str, Callable[[], set[str]]]]:
+def optional_values(options: Iterable[Option]) -> Optional:
     """What `VerbCommand` is told of options whose value may be left away: they name engines."""
     return {
         "--" + option.name.replace("_", "-"): (str(option.schema["bare"]), lambda: engine_names("enhance"))

@@ -21,9 +21,7 @@ from toolkit.stages.dilate import Dilate
 from toolkit.stages.select import Select
 
 
-def _run(
-    photo: str, prompt: str, enhancer: str, fresh: bool, max_cost: float | None, as_json: bool, **given: Any
-) -> int:
+def _run(photo: str, prompt: str, enhancer: str, as_json: bool, **given: Any) -> int:
     if not prompt.strip():
         raise UsageError("--prompt: say what should be there")
     stages = [Select(), *([Dilate(radius=given["dilate"])] if given["dilate"] else [])]
@@ -31,11 +29,12 @@ def _run(
     known = recipe.options()
     options = {name: value_of(known[name], given[name]) for name in known if given.get(name) not in (None, ())}
     bound = recipe.bind(options)
-    limit = {} if given["max_megapixels"] is None else {"max_pixels": megapixels(given["max_megapixels"])}
-    data = standard_input([photo])
-    source = Photo.open(photo if data is None else data, name="standard input" if data is not None else None, **limit)
+    data, pixels = standard_input([photo]), megapixels(given["max_megapixels"])
+    limit = {} if pixels is None else {"max_pixels": pixels}
+    name = None if data is None else "standard input"
+    source = Photo.open(photo if data is None else data, name=name, **limit)
     line = ProgressLine(1)
-    with Run(progress=line, fresh=fresh, max_cost=max_cost) as run:
+    with Run(progress=line, fresh=given["fresh"], max_cost=given["max_cost"]) as run:
         card = run.card("enhance", enhancer)
         run.begin({"verb": "enhance", "photos": [source.name], "prompt": prompt, "enhancer": card.name})
         try:
@@ -57,9 +56,8 @@ def _run(
     for warning in (*(text for step in edit.steps for text in step.warnings), hint(prompt)):
         if warning:
             click.echo(f"  warning: {warning}", err=True)
-    cost = (
-        f"${found.price:g}" if found.price else "paid before" if found.facts.get("kept") and not card.free else "free"
-    )
+    before = "paid before" if found.facts.get("kept") and not card.free else "free"
+    cost = f"${found.price:g}" if found.price else before
     if found.trouble:
         raise EngineError(f"{card.name}: {found.trouble} ({cost})")
     if as_json:
@@ -80,16 +78,12 @@ command = click.Command(
     params=[
         click.Argument(["photo"], metavar=f"PHOTO|{STANDARD}"),
         *(option_for(option) for option in Recipe([Select()]).options().values()),
-        click.Option(
-            ["--dilate"], metavar="RADIUS", help="grow the hole: pixels, or a share of each part's diagonal (2%)"
-        ),
+        click.Option(["--dilate"], metavar="RADIUS", help="grow the hole: pixels, or a share of its diagonal (2%)"),
         click.Option(["--prompt"], required=True, help="what should be there"),
         click.Option(["--enhancer"], default="auto", metavar="NAME", help="who writes it [default: auto]"),
         click.Option(["--fresh"], is_flag=True, help="ask anew although the answer is kept from before"),
         click.Option(["--max-cost"], type=click.FloatRange(min=0), metavar="DOLLARS", help="spend no more"),
-        click.Option(
-            ["as_json", "--json"], is_flag=True, help="print a report, with what was measured around the hole"
-        ),
+        click.Option(["as_json", "--json"], is_flag=True, help="print a report of what was asked and answered"),
         click.Option(
             ["--max-megapixels"], type=click.FloatRange(min=0.001, max=1e6), help="refuse larger photos [default: 500]"
         ),

@@ -22,9 +22,7 @@ def _set(service: str, rest: tuple[str, ...]) -> int:
     """Ask for the key of SERVICE and store it; piped, it is the first line of standard input."""
     _check(service)
     if rest:
-        raise UsageError(
-            "a key is no argument, for it would stand in the shell's history: type it when asked, or pipe it"
-        )
+        raise UsageError("a key is no argument: it would stand in the shell's history; type it when asked, or pipe it")
     path = store_key(service, _asked(service))
     click.echo(f"{service}: stored in {path}", err=True)
     if not key_place(service).startswith(str(path)):

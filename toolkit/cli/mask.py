@@ -14,6 +14,7 @@ from toolkit.dataset.targets import Output
 from toolkit.dataset.work import MaskWork
 from toolkit.errors import UsageError
 from toolkit.recipe import Recipe
+from toolkit.schema import build
 from toolkit.stages.dilate import Dilate
 from toolkit.stages.select import Select
 
@@ -24,7 +25,8 @@ _OVERLAY = click.Option(
 
 
 def _run(photos: tuple[str, ...], **given: Any) -> int:
-    stages = [Select(), *([Dilate(radius=given["dilate"])] if given["dilate"] else [])]
+    radius = given["dilate"]
+    stages = [Select(), *([] if radius is None else [build(Dilate, {"radius": radius}, "dilate")])]
     recipe = Recipe(stages, name="mask")
     known = recipe.options()
     options = {name: value_of(known[name], given[name]) for name in known if given.get(name) not in (None, ())}

@@ -87,7 +87,7 @@ def gather(
             continue
         path = Path(text)
         if os.path.isdir(text):
-            found = [Item(str(one), one) for one in pictures(path)]
+            found = [Item(str(one), one) for one in pictures(path, beside=output)]
             if not found:
                 raise InputError(f"{path}: holds no photo ({' '.join(sorted(PICTURES))})")
             items += [(item, path) for item in found]
@@ -111,11 +111,20 @@ def gather(
     return list(_placed(paired, Path(output) if output is not None else None, verb, suffix))
 
 
-def pictures(folder: Path) -> list[Path]:
-    """Files below `folder` that are pictures by their suffix, sorted; hidden ones are left out."""
+def pictures(folder: Path, *, beside: str | None = None) -> list[Path]:
+    """Files below `folder` that are pictures by their suffix, sorted; hidden ones are left out.
+
+    Args:
+        beside: a folder that results go to; what lies in it is left out where it lies below `folder`.
+    """
     found = []
+    results = None if beside is None else os.path.realpath(beside)
     for directory, names, files in os.walk(folder):
-        names[:] = sorted(name for name in names if not name.startswith("."))
+        names[:] = sorted(
+            name
+            for name in names
+            if not name.startswith(".") and os.path.realpath(os.path.join(directory, name)) != results
+        )
         for file in files:
             if not file.startswith(".") and Path(file).suffix.lower() in PICTURES | NOT_OPENED:
                 found.append(Path(directory) / file)

@@ -175,11 +175,12 @@ class PlanWork(_Work):
         engines = {task: list(dict.fromkeys(one.engine for one in steps if one.task == task)) for task in TASKS}
         fills = [step.figures for step in edit.steps if "price_expected" in step.figures]
         seconds = [one["seconds_expected"] for one in fills]
+        leaves_for = sorted({host for one in fills for host in one.get("leaves_for", ())})
         return report | {
             "dry_run": True,
             "engines": {task: names for task, names in engines.items() if names},
-            "data_leaves_machine": any(step.data_leaves_machine for step in steps),
-            "leaves_for": sorted({host for one in fills for host in one["leaves_for"]}),
+            "data_leaves_machine": bool(leaves_for) or any(step.data_leaves_machine for step in steps),
+            "leaves_for": leaves_for,
             "windows": [window for one in fills for window in one["windows"]],
             "calls": sum(one["calls"] for one in fills),
             "price": report["price"] | {"total": sum(one["price_expected"] for one in fills)},
@@ -253,7 +254,7 @@ class MaskWork(_Work):
 def fidelity(
     edit: Edit, k: int, path: Path, name: str, measure: bool, *, record: Record | None = None, srgb: bool = False
 ) -> dict[str, Any]:
-    """What a reader of a written file finds changed; lossless files are always read back.
+    """What a reader of a written file finds: its mode, and what changed; lossless files are always read back.
 
     Args:
         path: where the file lies now.
@@ -264,8 +265,14 @@ def fidelity(
     Raises:
         FidelityError: when a pixel outside the blend band changed in a lossless file (law 1).
     """
-    drawing = edit.drawing(k)
     written = Photo.open(path, name=name, max_pixels=edit.canvas.size.area)
+    return {"mode": written.mode, **_compared(edit, k, written, name, measure, record, srgb)}
+
+
+def _compared(
+    edit: Edit, k: int, written: Photo, name: str, measure: bool, record: Record | None, srgb: bool
+) -> dict[str, Any]:
+    drawing = edit.drawing(k)
     # PNG and TIFF hold every depth and alpha; the others are exact only as what the photo was.
     exact = written.format in ("PNG", "TIFF") or (written.format == edit.photo.format and edit.photo.lossless)
     if drawing.is_whole:

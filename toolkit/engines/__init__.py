@@ -328,12 +328,6 @@ def missing(card: Card) -> str:
     return str(check(card)) if check else ""
 
 
-def destination(card: Card) -> str:
-    """The host that what is filled is sent to; empty where nothing leaves this machine."""
-    module = adapter(card) if card.data_leaves_machine else None
-    return str(module.destination(card)) if module else ""
-
-
 def configured(card: Card) -> Card:
     """The card as the user's settings make it: price and place of an engine that is set up there."""
     try:
@@ -342,6 +336,12 @@ def configured(card: Card) -> Card:
         return card
     changed: Card = change(card) if change else card
     return changed
+
+
+def destination(card: Card) -> str:
+    """The host that what is filled is sent to; empty where nothing leaves this machine."""
+    module = adapter(card) if card.data_leaves_machine else None
+    return str(module.destination(card)) if module else ""
 
 
 def resolve(task: Task, name: str = "auto", *, ready: bool = True) -> Card:

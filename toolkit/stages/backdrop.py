@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -23,7 +24,7 @@ from toolkit.patch import Source, with_alpha
 from toolkit.photo import Photo
 from toolkit.photo.formats import SUFFIXES
 from toolkit.run import Run
-from toolkit.schema import Model
+from toolkit.schema import Model, shown
 from toolkit.sources import Gradient, Placed, Plain, colour_of
 from toolkit.stages import Log, Stage
 from toolkit.stages._painting import Seeded
@@ -105,13 +106,13 @@ class Backdrop(Background, Seeded, Stage):
 
     def _chosen(self, path: Path, edit: Edit, run: Run, log: Log) -> Path:
         """The picture itself, or one of a folder's."""
-        if path.is_file():
+        if os.path.isfile(path):  # Path's own methods raise for names no system has
             return path
-        if not path.is_dir():
+        if not os.path.isdir(path):
             near = get_close_matches(str(path), [TRANSPARENT, *ImageColor.colormap], n=1, cutoff=0.7)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ParameterError(
-                f"background {self.background!r}: is neither a colour, two colours, a picture, a folder nor "
+                f"background {shown(self.background)}: is neither a colour, two colours, a picture, a folder nor "
                 f"transparent{hint}"
             )
         pictures = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES and one.is_file())

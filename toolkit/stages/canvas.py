@@ -22,13 +22,12 @@ _SIDES = ("left", "top", "right", "bottom")
 def _share(value: Any) -> float:
     """A share of something: "85%" or 0.85."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value) if isinstance(value, str) else None
-    if found:
-        value = float(found[1]) / 100
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    share = float(found[1]) / 100 if found else value
+    if isinstance(share, bool) or not isinstance(share, int | float):
         raise ValueError(f'expected a share such as "85%" or 0.85, got {shown(value)}')
-    if not 0.01 <= value <= 1:
+    if not 0.01 <= share <= 1:
         raise ValueError(f"must be between 1% and 100%, got {shown(value)}")
-    return float(value)
+    return float(share)
 
 
 def _margin(value: Any) -> float | str:

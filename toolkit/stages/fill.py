@@ -54,7 +54,7 @@ class Fill(Painting, Stage):
         if len(edit.stacks) != 1:
             raise UsageError(f"the edit holds {len(edit.stacks)} variations: call edit.choose(k) before filling again")
         hold_back(edit, card)
-        if (enhancer := self.enhancer(card, run, log)) is not None:
+        if (enhancer := self._enhancer(card, run, log)) is not None:
             assert edit.mask is not None
             prompt = enhanced(edit, edit.mask, prompt, enhancer, run, log)
         edit = edit.replace(fills=())
@@ -77,6 +77,7 @@ class Fill(Painting, Stage):
         card = log.card = run.card("fill", self.model, ready=False)
         self.parameters_for(card)
         prompt = self._prompt(card, log)
+        enhancer = self._enhancer(card, run, log, ready=False)
         passes = edit.passes
         try:
             hold_back(edit, card)
@@ -84,32 +85,31 @@ class Fill(Painting, Stage):
             log.warnings.append(str(problem))
             passes = ()
         planned = planning.estimate(passes, self.num_images, card.price, card.pace, card.per_call)
-        enhancer = self.enhancer(card, run, log, ready=False) if planned.calls else None
+        calls, price, seconds = planned.calls, planned.price, planned.seconds
+        if enhancer is not None and passes:
+            log.figures["enhancer"] = enhancer.name
+            calls, price = calls + (not enhancer.free), round(price + enhancer.price.of(1), 6)
+            seconds = None if seconds is None else seconds + enhancer.per_call
         log.figures |= {
             "leaves_for": sorted({engines.destination(one) for one in (card, enhancer) if one} - {""}),
-            "enhancer": enhancer.name if enhancer else "",
             "windows": planning.described(passes),
-            "calls": planned.calls,
-            "price_expected": round(planned.price + (enhancer.price.of(1) if enhancer else 0.0), 6),
-            "seconds_expected": None if planned.seconds is None else round(planned.seconds, 1),
+            "calls": calls,
+            "price_expected": price,
+            "seconds_expected": None if seconds is None else round(seconds, 1),
             "measured_on": card.measured_on,
             "prompt": prompt,
         }
         return edit.replace(fills=())
 
-    def enhancer(self, card: Card, run: Run, log: Log, *, ready: bool = True) -> Card | None:
-        """The card of the enhancer that will be asked, once a photo; None where none is, and `log` is told why.
-
-        Raises:
-            UnknownNameError: for an enhancer nobody knows.
-            EngineError: when it cannot run here.
-        """
+    def _enhancer(self, card: Card, run: Run, log: Log, *, ready: bool = True) -> Card | None:
+        """The card of the enhancer that is asked, once a photo; None where none is, and `log` is told why."""
         if not self.enhance:
             return None
         if card.prompt != "none" and self.prompt:
             return run.card("enhance", self.enhance, ready=ready)
-        takes = card.prompt != "none"
-        reason = "no prompt was given, and the card's own is for removing" if takes else f"{card.name} takes no prompt"
+        reason = f"{card.name} takes no prompt"
+        if card.prompt != "none":
+            reason = "no prompt was given, and the card's own is for removing"
         log.notes.append(f"{reason}: nothing was enhanced")
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from toolkit.edit import Edit, Region
 from toolkit.engines import Prompts
 from toolkit.errors import MaskError, ParameterError, UsageError
 from toolkit.geometry import Box
+from toolkit.mask import Mask
 from toolkit.run import Run
 from toolkit.schema import Boxes, Point, Points
 from toolkit.stages import Log, Stage
@@ -78,7 +80,7 @@ def segmented(
     """Regions with masks for boxes and clicks, or of the main subject where there are neither.
 
     Raises:
-        ParameterError: for a box or click outside the photo.
+        ParameterError: for a box or click outside the photo, or a click that both includes and excludes.
         MaskError: when nothing is found.
     """
     clipped = []
@@ -90,17 +92,17 @@ def segmented(
             log.warnings.append(f"box {box} reaches beyond the photo ({edit.box.size}); {inside} is used")
         log.notes.append(f"box {inside}: {inside.size} pixels")
         clipped.append(inside)
-    for point in (*include, *exclude):
-        if not (0 <= point.x < edit.box.width and 0 <= point.y < edit.box.height):
-            raise ParameterError(f"point {point.x},{point.y}: lies outside the photo, which is {edit.box.size} pixels")
+    check_clicks(edit, include, exclude)
     card = log.card = run.card("segment", segmenter)
     engine = run.segmenter(card)
     key = engine.prepare(edit, run)
     prompts = Prompts(tuple(clipped), tuple(include), tuple(exclude), subject=not (clipped or include))
     found = engine.segment(edit, key, prompts, None, run)
-    if not found.regions:
+    regions = tuple(_kept_out(region, exclude, edit) for region in found.regions)
+    regions = tuple(region for region in regions if region.mask is not None and not region.mask.is_empty)
+    if not regions:
         raise MaskError(f"{card.name}: found nothing there")
-    for region in found.regions:
+    for region in regions:
         if region.score < max(_LOW, card.min_confidence):
             log.warnings.append(
                 f"low confidence ({region.score:.2f}) in the mask of {region.box}: "
@@ -109,4 +111,35 @@ def segmented(
             )
         elif region.reason and region.score == 1:
             log.notes.append(region.reason)
-    return found.regions
+    return regions
+
+
+def check_clicks(edit: Edit, include: Sequence[Point], exclude: Sequence[Point]) -> None:
+    """Find out whether clicks can be obeyed.
+
+    Raises:
+        ParameterError: for a click outside the photo, or one that both includes and excludes.
+    """
+    for x, y in (*include, *exclude):
+        if not (0 <= x < edit.box.width and 0 <= y < edit.box.height):
+            raise ParameterError(f"point {x},{y}: lies outside the photo, which is {edit.box.size} pixels")
+    for x, y in include:
+        if (x, y) in exclude:
+            raise ParameterError(f"point {x},{y}: is both included and excluded")
+
+
+def _kept_out(region: Region, exclude: Sequence[Point], edit: Edit) -> Region:
+    """The region without what exclude clicks point at, where the engine could not heed them."""
+    assert region.mask is not None
+    mask = without(region.mask, exclude, edit)
+    return region if mask is region.mask else replace(region, box=mask.box, mask=mask)
+
+
+def without(mask: Mask, exclude: Sequence[Point], edit: Edit) -> Mask:
+    """The mask less a disc around each exclude click that lies in it; the same one where none does."""
+    pixels = [Box(x, y, x + 1, y + 1) for x, y in exclude]
+    inside = [Mask.from_box(edit.box, pixel) for pixel in pixels if mask.array(pixel).any()]
+    radius = max(2, round(0.005 * max(edit.box.size)))
+    for click in inside:
+        mask = mask.subtract(click.dilate(radius))
+    return mask

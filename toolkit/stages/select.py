@@ -18,7 +18,7 @@ from toolkit.run import Run
 from toolkit.schema import Boxes, Points
 from toolkit.shadows import find_shadow
 from toolkit.stages import Log, Stage
-from toolkit.stages.segment import segmented
+from toolkit.stages.segment import check_clicks, segmented, without
 
 _TRUSTED = 0.65
 """Below this confidence a mask is too likely to miss a part for taking the object out by it."""
@@ -28,6 +28,9 @@ _SURE = 0.65
 
 _POSSIBLE = 0.15
 """Confidence below which a shadow is not even proposed."""
+
+_HELD = 0.8
+"""Share of a region that lies in its box; one drawn too tight may be left a little."""
 
 _SIDE = 640
 """Longest side of the copy they are looked for on, in pixels."""
@@ -128,6 +131,7 @@ class Select(Stage):
             for region in regions:
                 assert region.mask is not None
                 selected = selected.union(self._taken(region, edit, log) if self.generous else region.mask)
+        selected = self._clicked(selected, edit)
         if self.invert_mask:
             selected = selected.invert()
         protected = edit.protected or Mask.empty(edit.box)
@@ -157,30 +161,41 @@ class Select(Stage):
     def _taken(self, region: Region, edit: Edit, log: Log) -> Mask:
         """A region's mask with what it misses for taking the whole object out."""
         assert region.mask is not None
-        mask = region.mask.fill_holes()
+        mask = self._filled(region.mask)
         boxes = [box.intersect(edit.box) for box in self.box]
-        around = [box for box in boxes if box.contains(region.box)]
+        around = [box for box in boxes if box.intersect(region.box).area > _HELD * region.box.area]
         if not around:  # found by clicks alone
             return mask
         box = max(around, key=lambda box: region.box.area / box.area)
         crop = box.grow(round(0.35 * box.width) + 8, round(0.35 * box.height) + 8).intersect(edit.box)
         found = leftovers(edit.srgb(crop), box.within(crop), mask.array(crop) > 0)
-        mask = mask.union(Mask.from_array(found, edit.box, (crop.left, crop.top))).fill_holes()
+        mask = self._filled(mask.union(Mask.from_array(found, edit.box, (crop.left, crop.top))))
         if region.score < _TRUSTED or falls_short(mask.box, box):
             why = "it ends far from a side" if region.score >= _TRUSTED else f"confidence {region.score:.2f}"
             log.notes.append(f"the whole box {box} is taken: its mask may miss parts of the object ({why})")
-            mask = Mask.from_box(edit.box, box)
+            mask = mask.union(Mask.from_box(edit.box, box))
         elif extra := mask.area - region.mask.area:
             log.notes.append(f"{extra} more pixels of box {box} are taken too, so that no part of the object is left")
-        return mask.subtract(self._excluded(edit))
+        return mask
 
-    def _excluded(self, edit: Edit) -> Mask:
-        """What exclude clicks keep: a disc around each."""
-        radius = max(2, round(0.005 * max(edit.box.size)))
-        kept = Mask.empty(edit.box)
-        for x, y in self.not_point:
-            kept = kept.union(Mask.from_box(edit.box, Box(x, y, x + 1, y + 1)))
-        return kept.dilate(radius) if self.not_point else kept
+    def _filled(self, mask: Mask) -> Mask:
+        """The mask without its holes, but for those that an exclude click points into."""
+        filled = mask.fill_holes()
+        pixels = [Box(x, y, x + 1, y + 1) for x, y in self.not_point]
+        if not any(filled.array(pixel).any() and not mask.array(pixel).any() for pixel in pixels):
+            return filled
+        for hole in filled.subtract(mask).components():
+            if any(hole.array(pixel).any() for pixel in pixels):
+                filled = filled.subtract(hole)
+        return filled
+
+    def _clicked(self, selected: Mask, edit: Edit) -> Mask:
+        """The selection with every include click in it, and no exclude click."""
+        check_clicks(edit, self.point, self.not_point)
+        selected = without(selected, self.not_point, edit)
+        for x, y in self.point:
+            selected = selected.union(Mask.from_box(edit.box, Box(x, y, x + 1, y + 1)))
+        return selected
 
     def _read(self, source: Any, edit: Edit, what: str, log: Log) -> tuple[Mask, str]:
         if isinstance(source, Mask):

@@ -186,6 +186,8 @@ class Client:
             if reply.status in _REDIRECTED and "location" in reply.headers:
                 address = urljoin(address, reply.headers["location"])
                 continue
+            if reply.status in (401, 403, 404, 410):  # no key was asked for: what ran out is often forbidden
+                raise ServiceError("missing", f"HTTP {reply.status}")
             if reply.status != 200:
                 raise self._refusal(reply, None)
             return reply.body
@@ -219,8 +221,8 @@ class Client:
             )  # fmt: skip
         except Unreachable as problem:  # the place for uploads, not the service
             raise Lost(str(problem)) from None
-        if not 200 <= reply.status < 300:
-            raise self._refusal(reply, None)
+        if not 200 <= reply.status < 300:  # its words are about a signature, not about the account
+            raise Lost(f"WaveSpeed: the place for uploads refused a file (HTTP {reply.status})")
         assert isinstance(address, str)
         return address
 

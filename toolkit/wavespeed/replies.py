@@ -121,13 +121,14 @@ class Prediction:
     @classmethod
     def read(cls, data: Any) -> Prediction | None:
         """What `data` tells; None without a usable id. Missing, null and wrongly typed fields count as empty."""
-        if not isinstance(data, dict) or not re.fullmatch(r"[!-~]{1,200}", str(data.get("id") or "")):
+        name = data.get("id") if isinstance(data, dict) else None
+        if not isinstance(name, str) or not re.fullmatch(r"[!-~]{1,200}", name):
             return None
         inputs = next((data[name] for name in ("inputs", "input") if isinstance(data.get(name), dict)), None)
         outputs = data.get("outputs", data.get("output"))
         code = data.get("code")
         return cls(
-            id=str(data["id"]),
+            id=name,
             model=_text(data.get("model")),
             status=_text(data.get("status")).strip().lower(),
             outputs=tuple(one if isinstance(one, str) else "" for one in _list(outputs)),

@@ -7,8 +7,10 @@ time is up, while the thread ends with its socket's timeout. Nothing is repeated
 from __future__ import annotations
 
 import base64
+import functools
 import http.client
 import queue
+import re
 import select
 import socket
 import ssl
@@ -31,6 +33,9 @@ from toolkit.wavespeed.replies import Lost, Unreachable
 T = TypeVar("T")
 Connection = http.client.HTTPConnection
 
+_LINE = 1 << 16
+"""Bytes of a header at most."""
+
 _TICK = 0.2
 """Seconds between looks at whether the caller cancelled."""
 
@@ -38,6 +43,8 @@ _IDLE = 10.0
 """Seconds after which a thread that nobody needs ends."""
 
 _PIECE = 1 << 18
+_PORTS = {"http": 80, "https": 443}
+_PLAIN = "/%:@!$&'()*+,;=~?"
 
 
 class Origin(NamedTuple):
@@ -54,10 +61,21 @@ class Origin(NamedTuple):
         Raises:
             ValueError: when it is no http or https address.
         """
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{address[:200]!r} is no address")
-        return cls(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        return _origin("/".join(address.split("/", 3)[:3]))
+
+    @property
+    def name(self) -> str:
+        """Host and port as the header `Host` has them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host.encode("idna").decode()
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+@functools.lru_cache(maxsize=64)
+def _origin(address: str) -> Origin:
+    parts = urlsplit(address)
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ValueError(f"{address[:200]!r} is no address")
+    return Origin(parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme])
 
 
 @dataclass(frozen=True)
@@ -127,19 +145,12 @@ class Traffic:
     ) -> Reply:  # fmt: skip
         connection = self._connection(origin)
         try:
-            parts = urlsplit(address)
-            target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~") + (f"?{parts.query}" if parts.query else "")
-            if connection.host != origin.host and connection._tunnel_host is None:  # type: ignore[attr-defined]
-                target = f"{origin.scheme}://{parts.netloc}{target}"  # a proxy is told where it goes
             assert connection.sock is not None
             connection.sock.settimeout(read)
-            connection.request(method, target, body, dict(headers))
-            answer = connection.getresponse()
-            reply = Reply(
-                answer.status,
-                {name.lower(): value for name, value in answer.getheaders()},
-                _whole(answer, limit, until),
-            )
+            connection.sock.sendall(_written(origin, connection, method, address, headers, body))
+            answer = _Answer(connection.sock, method=method)
+            answer.begin()
+            reply = Reply(answer.status, answer.plain, _whole(answer, limit, until))
         except (OSError, http.client.HTTPException, ValueError) as problem:
             connection.close()
             raise Lost(f"WaveSpeed: the connection to {origin.host} was lost ({_reason(problem)})") from None
@@ -242,10 +253,66 @@ def _serve(inbox: queue.SimpleQueue[Any], idle: deque[queue.SimpleQueue[Any]]) -
         del call, answer  # nothing is kept alive meanwhile
 
 
-def _whole(answer: http.client.HTTPResponse, limit: int, until: float) -> bytes:
-    length = answer.getheader("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise Lost(f"WaveSpeed: an answer of {int(length)} bytes came, at most {limit} are taken")
+class _Answer(http.client.HTTPResponse):
+    """An answer whose headers are read plainly: the standard way is the dearest part of a short exchange."""
+
+    plain: dict[str, str]
+
+    def begin(self) -> None:
+        """Read its head.
+
+        Raises:
+            HTTPException: when it is none.
+        """
+        self.status = 100
+        while 100 <= self.status < 200:
+            version, self.status, self.reason = self._read_status()  # type: ignore[attr-defined]
+            self.plain = {}
+            while (line := self.fp.readline(_LINE + 1)) not in (b"\r\n", b"\n"):
+                if len(line) > _LINE or not line.endswith(b"\n") or len(self.plain) > 200:
+                    raise http.client.HTTPException("its headers have no end")
+                name, _, value = line.decode("latin-1").partition(":")
+                self.plain[name.strip().lower()] = value.strip()
+        said = self.plain.get("connection", "").lower()
+        self.chunked = self.plain.get("transfer-encoding", "").lower() == "chunked"
+        self.chunk_left = None
+        length = self.plain.get("content-length", "")
+        self.length = int(length) if length.isdecimal() and not self.chunked else None
+        if self.status in (204, 304):
+            self.length = 0
+        self.will_close = (
+            "close" in said
+            or (version != "HTTP/1.1" and "keep-alive" not in said)
+            or (self.length is None and not self.chunked)
+        )
+
+
+def _written(
+    origin: Origin, connection: Connection, method: str, address: str, headers: Mapping[str, str], body: bytes | None
+) -> bytes:
+    """A request as it goes out.
+
+    Raises:
+        ValueError: when a header cannot be one.
+    """
+    parts = urlsplit(address)
+    target = quote(parts.path or "/", safe=_PLAIN) + (f"?{quote(parts.query, safe=_PLAIN)}" if parts.query else "")
+    if origin.scheme == "http" and (connection.host, connection.port) != (origin.host, origin.port):
+        target = f"http://{origin.name}{target}"  # a proxy is told where it goes
+    lines = {"Host": origin.name, "Accept-Encoding": "identity", **headers}
+    if body is not None:
+        lines["Content-Length"] = str(len(body))
+    head = [f"{method} {target} HTTP/1.1"]
+    for name, value in lines.items():
+        if not re.fullmatch(r"[!#-'*+.^-z|~A-Z0-9-]+", name) or not re.fullmatch(r"[\t -~\x80-\xff]*", value):
+            raise ValueError(f"{name[:40]!r} is no header")
+        head.append(f"{name}: {value}")
+    return "\r\n".join([*head, "\r\n"]).encode("latin-1") + (body or b"")
+
+
+def _whole(answer: _Answer, limit: int, until: float) -> bytes:
+    if answer.length is not None and answer.length > limit:
+        raise Lost(f"WaveSpeed: an answer of {answer.length} bytes came, at most {limit} are taken")
     parts, total = [], 0
     while part := answer.read1(_PIECE):
         parts.append(part)

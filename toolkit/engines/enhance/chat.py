@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -52,6 +53,11 @@ def configured(card: Card) -> Card:
         return card
     changes = {"price": Price(per_image=chat.price), "data_leaves_machine": not is_loopback(chat.base_url)}
     return card.model_copy(update=changes)
+
+
+def destination(card: Card) -> str:
+    """The host that the prompt, and the picture where the model takes one, are sent to."""
+    return urlsplit(load().chat.base_url).hostname or ""
 
 
 class Engine:

@@ -6,6 +6,7 @@ They expand any text into a scene, and know of no hole: so they are told of it i
 from __future__ import annotations
 
 import hashlib
+from urllib.parse import urlsplit
 
 from toolkit.cards import Card
 from toolkit.engines import EngineRun, EnhanceJob, EnhanceResult
@@ -19,6 +20,11 @@ from toolkit.wavespeed.tasks import Order
 def missing(card: Card) -> str:
     """What keeps it from running here."""
     return account.missing()
+
+
+def destination(card: Card) -> str:
+    """The host that prompt and picture are sent to."""
+    return urlsplit(load().wavespeed.base_url).hostname or ""
 
 
 class Engine:
@@ -56,6 +62,7 @@ class Engine:
 
 def _told(job: EnhanceJob) -> str:
     return (
-        ". It fills a hole in an existing photo: describe this thing alone, in one sentence, with the light and sharpness "
-        f"of its surroundings, and no scene around it. {job.surroundings.text} The picture shows the hole in plain grey."
+        ". It fills a hole in an existing photo: describe this thing alone, in one sentence, with the light and "
+        f"sharpness of its surroundings, and no scene around it. {job.surroundings.text} "
+        "The picture shows the hole in plain grey."
     )

@@ -1,8 +1,9 @@
 """Selecting the object in a box without a model: the cues of every pixel weighed into odds, and the best mask for them.
 
-A logistic regression on photos with known masks gave the weights of the cues. The mask is the one with the greatest
+A logistic regression on scenes with known masks gave the weights of the cues. The mask is the one with the greatest
 expected IoU under the odds, smoothed by a graph cut, and that IoU is the confidence: where nothing is certain the mask
-becomes the shape that objects have on average.
+becomes the shape that objects have on average. A diagonal bar fills little of its box, so that what is learnt from the
+middle of the box is mostly ground: where a bar explains the colours better, both answers are worked out and compared.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.engines.segment._cues import Floats, View, cues_of, nearness, sigmoid, tidy
+from toolkit.engines.segment._cues import Floats, View, nearness, proposals, sigmoid, tidy
 from toolkit.engines.segment.edge import Binary, Pixels, enlarged
 from toolkit.geometry import Box, Size
 
 Points = tuple[tuple[int, int], ...]
+Weights = dict[str, float]
 
 SIDE = 320  # the longer side of the reduced copy
 CONTEXT = 0.35  # of the box's side, around the box: enough ground to learn its colours
@@ -26,35 +28,39 @@ CERTAIN = 12.0  # log odds of a click
 SPAN = 20.0  # of 0..255, on either side of even odds
 STIFFNESS = 30.0  # of the odds against the outline's length, which GrabCut weighs 50 a pixel
 
-# Log odds a unit of each cue; regressions on photos with known masks, among them camouflaged and occluded objects.
+# Log odds a unit of each cue, as benchmarks/fit_box.py prints them.
 FIRST_WEIGHTS = {
-    "one": 0.06,
-    "radius": -0.45,
-    "corner": -0.09,
-    "rim": -0.49,
-    "low": -0.11,
-    "upright": 0.17,
-    "local": 0.30,
-    "colour": 0.17,
-    "texture": 0.14,
-    "grain": 0.50,
-    "barrier": 0.44,
-    "grabcut": 1.12,
+    "one": -0.12,
+    "radius": -0.25,
+    "corner": -0.18,
+    "rim": -0.44,
+    "low": 0.13,
+    "upright": 0.14,
+    "shape": 0.34,
+    "odd": -0.73,
+    "colour": 0.29,
+    "grain": 0.19,
+    "local": 0.55,
+    "texture": 0.18,
+    "barrier": 0.32,
+    "grabcut": 1.25,
 }
 FINAL_WEIGHTS = {
-    "one": -0.34,
-    "radius": 0.26,
-    "corner": -1.06,
-    "rim": -0.36,
-    "low": -0.19,
-    "upright": 0.20,
-    "local": 0.33,
-    "colour": 0.11,
-    "texture": 0.18,
-    "grain": 0.36,
-    "barrier": 0.44,
-    "grabcut": 0.98,
-    "nearness": 0.28,
+    "one": -0.17,
+    "radius": -0.03,
+    "corner": -0.16,
+    "rim": -0.21,
+    "low": 0.06,
+    "upright": 0.11,
+    "shape": 0.27,
+    "odd": -0.6,
+    "colour": 0.27,
+    "grain": 0.14,
+    "local": 0.5,
+    "texture": 0.2,
+    "barrier": 0.1,
+    "grabcut": 1.14,
+    "nearness": 0.36,
 }
 LOOKS = "local", "colour", "texture", "grain"  # the cues of colour and texture
 WHOLE = "nothing in the box tells the object from its background, so the whole box was taken"
@@ -96,6 +102,22 @@ def select_box(pixels: Pixels, box: Box, include: Points = (), exclude: Points =
         A mask inside the box, never empty unless every pixel of the box is excluded. The confidence is the IoU that
         the cues lead to expect, 0.5 to 1 stretched to 0 to 1.
     """
+    view = view_of(pixels, box, include, exclude, seed)
+    coarse, confidence, reason = _selected(view)
+    inside = enlarged(pixels, view.small, coarse)[box.slices]
+    if not inside.any():
+        inside, confidence, reason = np.ones_like(inside), 0.1, WHOLE
+    mask = np.zeros(pixels.shape[:2], np.uint8)
+    mask[box.slices] = 255 * inside
+    for points, value in ((exclude, 0), (include, 255)):
+        for x, y in points:
+            mask[y, x] = value
+    mask.flags.writeable = False
+    return Selection(mask, confidence, reason)
+
+
+def view_of(pixels: Pixels, box: Box, include: Points = (), exclude: Points = (), seed: int = 0) -> View:
+    """The reduced copy on which `select_box` (same arguments) works."""
     height, width = pixels.shape[:2]
     factor = min(1.0, SIDE / max(height, width))
     size = Size(max(1, round(width * factor)), max(1, round(height * factor)))
@@ -112,18 +134,7 @@ def select_box(pixels: Pixels, box: Box, include: Points = (), exclude: Points =
             cv2.circle(discs, (int(x * x_scale), int(y * y_scale)), radius, 1, -1)
     unwanted[wanted > 0] = 0
 
-    view = View(small, reach, wanted.astype(bool), unwanted.astype(bool), seed)
-    coarse, confidence, reason = _selected(view)
-    inside = enlarged(pixels, small, coarse)[box.slices]
-    if not inside.any():
-        inside, confidence, reason = np.ones_like(inside), 0.1, WHOLE
-    mask = np.zeros((height, width), np.uint8)
-    mask[box.slices] = 255 * inside
-    for points, value in ((exclude, 0), (include, 255)):
-        for x, y in points:
-            mask[y, x] = value
-    mask.flags.writeable = False
-    return Selection(mask, confidence, reason)
+    return View(small, reach, wanted.astype(bool), unwanted.astype(bool), seed)
 
 
 def _selected(view: View) -> tuple[Binary, float, str]:
@@ -132,18 +143,40 @@ def _selected(view: View) -> tuple[Binary, float, str]:
     if np.ptp(view.small[inside].reshape(-1, 3), axis=0).max() == 0:
         coarse[inside] = True
         return coarse & ~view.unwanted, 0.1, WHOLE
-    cues = cues_of(view)
-    odds = np.asarray(sum(FIRST_WEIGHTS[name] * cue for name, cue in cues.items()), np.float32)
-    cues["nearness"] = nearness(view, odds)
-    odds = np.asarray(sum(FINAL_WEIGHTS[name] * cue for name, cue in cues.items()), np.float32)
-    odds[view.wanted[inside]], odds[view.unwanted[inside]] = CERTAIN, -CERTAIN
-    coarse[inside] = _cut(view, odds - _most_expected(odds))
-    coarse = tidy(coarse, view)
-    confidence = round(max(0.1, 2 * _expected_overlap(odds, coarse[inside]) - 1), 4)
+    best = max((answer(view, cues) for cues in proposals(view)), key=lambda one: one.expected)
+    confidence = round(max(0.1, 2 * best.expected - 1), 4)
     if confidence >= 0.5:
-        return coarse, confidence, ""
-    told = np.abs(np.sum([FINAL_WEIGHTS[name] * cues[name] for name in LOOKS], axis=0)).mean()
-    return coarse, confidence, SAME if told < 1 else SPLIT
+        return best.mask, confidence, ""
+    return best.mask, confidence, SAME if best.told < 1 else SPLIT
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The mask of the reduced copy under one proposal, its expected IoU, and how much colour and texture told."""
+
+    mask: Binary
+    expected: float
+    told: float
+
+
+def answer(
+    view: View, cues: dict[str, Floats], first: Weights = FIRST_WEIGHTS, final: Weights = FINAL_WEIGHTS
+) -> Answer:
+    """The best mask for one proposal's cues under given weights."""
+    inside = view.reach.slices
+    cues = {**cues, "nearness": nearness(view, weighed(cues, first))}
+    odds = weighed(cues, final)
+    odds[view.wanted[inside]], odds[view.unwanted[inside]] = CERTAIN, -CERTAIN
+    mask = np.zeros(view.small.shape[:2], bool)
+    mask[inside] = _cut(view, odds - _most_expected(odds))
+    mask = tidy(mask, view)
+    told = np.abs(np.sum([final[name] * cues[name] for name in LOOKS], axis=0)).mean()
+    return Answer(mask, _expected_overlap(odds, mask[inside]), float(told))
+
+
+def weighed(cues: dict[str, Floats], weights: Weights) -> Floats:
+    """Log odds of the object: the sum of the cues that have weights."""
+    return np.asarray(sum(weights[name] * cues[name] for name in weights), np.float32)
 
 
 def _most_expected(odds: Floats) -> float:

@@ -8,6 +8,7 @@ distances (Bai, Sapiro: A Geodesic Framework, 2007) and GrabCut (Rother et al., 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -23,6 +24,8 @@ COLOURS, TEXTURES = 48, 32  # clusters
 SAMPLES = 5000  # pixels the clusters are learnt from
 FLOOR = 0.004  # share below which a histogram's bin says nothing
 HINT = 0.3  # share of a histogram that the clicks make up
+FILLED = "filled"
+MARGIN = 0.03  # nats a pixel of the box by which another shape has to explain it better than a filled one
 ROUNDS = 6  # of learning colour and texture models from each other
 LEAST, MOST = 0.04, 0.98  # shares of the box; a mask beyond them has told nothing apart
 
@@ -64,23 +67,44 @@ class View:
         return ground
 
 
-def cues_of(view: View) -> dict[str, Floats]:
-    """What speaks for the object at each pixel of the box, (height, width) float32 each."""
+def proposals(view: View) -> list[dict[str, Floats]]:
+    """What speaks for the object at each pixel of the box, (height, width) float32 each cue, for each likely shape.
+
+    The first supposes a filled object, a second a bar along a diagonal where that explains the colours better.
+    """
     across, down = _place(view.reach)
     squares = across**2 + down**2
-    barrier = _minimum_barrier(view)
-    vote = _grabcut_vote(view)
-    return {
-        "one": np.ones_like(squares),
-        "radius": squares,
-        "corner": across**2 * down**2,
-        "rim": across**4 + down**4,
-        "low": down,
-        "upright": down**2 - across**2,
-        **_likelihoods(view),
-        "barrier": np.log1p(barrier / 20),
-        "grabcut": vote,
-    }
+    barrier = np.log1p(_minimum_barrier(view) / 20)
+    found = []
+    for name, odds, looks in _shaped_looks(view):
+        oval = np.float32(name == FILLED)
+        found.append(
+            {
+                "one": np.ones_like(squares),
+                "radius": oval * squares,
+                "corner": oval * across**2 * down**2,
+                "rim": oval * (across**4 + down**4),
+                "low": oval * down,
+                "upright": oval * (down**2 - across**2),
+                "shape": (1 - oval) * odds,
+                "odd": np.full_like(squares, 1 - oval),
+                **looks,
+                "barrier": barrier,
+                "grabcut": _grabcut_vote(view, odds > (-np.inf if oval else 0)),
+            }
+        )
+    return found
+
+
+def _shapes(across: Floats, down: Floats) -> dict[str, Floats]:
+    """Log odds of the object at each place of the box, were it filled, or a bar along a diagonal."""
+    squares = across**2 + down**2
+    shapes = {FILLED: 0.8 * (1.6 - 2.6 * squares + 0.5 * across**2 * down**2)}
+    for name, lean in (("falling", 1), ("rising", -1)):
+        away = np.abs(across - lean * down) / 2
+        for width in (0.1, 0.28):
+            shapes[f"{name} {width}"] = 1.5 - 1.5 * (away / width) ** 2
+    return {name: np.clip(odds, -3, 2).astype(np.float32) for name, odds in shapes.items()}
 
 
 def _place(box: Box) -> tuple[Floats, Floats]:
@@ -112,57 +136,81 @@ class _Clusters:
         apart = ((centres[:, None] - centres[None]) ** 2).sum(-1)
         return cls(nearest.reshape(features.shape[:2]), np.exp(-apart / (2 * width**2)))
 
-    def histogram(self, weight: npt.NDArray[np.generic]) -> Floats:
-        """The shares of the clusters under (h, w) weights, smoothed; zeros where nothing weighs."""
-        counts = self.likeness @ np.bincount(self.of.ravel(), weight.ravel(), len(self.likeness))
-        return np.asarray(counts / max(1e-9, counts.sum()), np.float32)
+    def counts(self, weight: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+        """The sums of (h, w) weights over the clusters."""
+        return np.bincount(self.of.ravel(), weight.ravel(), len(self.likeness)).astype(np.float64)
+
+    def shares(self, counts: npt.NDArray[np.float64], clicked: npt.NDArray[np.float64]) -> Floats:
+        """Counts as shares, smoothed; zeros where nothing was counted. Clicks, if any, make up a fixed part."""
+        both = counts / max(1e-9, counts.sum())
+        if clicked.any():
+            both = (1 - HINT) * both + HINT * clicked / clicked.sum()
+        smooth = self.likeness @ both
+        return np.asarray(smooth / max(1e-9, smooth.sum()), np.float32)
+
+    def thinned(self, box: Box, step: int) -> _Clusters:
+        """Every `step`th pixel of a box."""
+        return _Clusters(np.ascontiguousarray(self.of[box.slices][::step, ::step]), self.likeness)
 
 
 def _log_ratio(first: Floats, second: Floats) -> Floats:
     return np.asarray(np.log((first + FLOOR) / (second + FLOOR)), np.float32)
 
 
-def _likelihoods(view: View) -> dict[str, Floats]:
-    """Log likelihood ratios of colour and texture: against the nearest ground, and after learning from each other."""
+def _shaped_looks(view: View) -> Iterator[tuple[str, Floats, dict[str, Floats]]]:
+    """Likely shapes: their names, log odds by place, and log likelihood ratios of colour and texture under them.
+
+    The ratios are against the nearest ground, and after learning from each other, which starts from the shape. A shape
+    is likely where the models learnt from it explain the colours of the box and the ring well (Dempster et al.: Maximum
+    Likelihood from Incomplete Data via the EM Algorithm, 1977).
+    """
     inside = view.reach.slices
     across, down = _place(view.reach)
     blurred = cv2.GaussianBlur(view.small, (0, 0), 0.7).astype(np.float32) / 255
     lab = np.asarray(cv2.cvtColor(blurred, cv2.COLOR_RGB2LAB), np.float32)
     colours = _Clusters.learnt(lab * np.array([0.8, 1.3, 1.3], np.float32), COLOURS, 5.0, view.seed)
     textures = _Clusters.learnt(_texture(view.small, lab), TEXTURES, 4.0, view.seed)
+    kinds = colours, textures
     ring = view.ring
+    step = 2 if max(across.shape) > 100 else 1
+    few = [kind.thinned(view.reach, step) for kind in kinds]
+    around = [0.6 / step**2 * kind.counts(ring) for kind in kinds]
+    wanted, unwanted = ([kind.counts(clicks) for kind in kinds] for clicks in (view.wanted, view.unwanted))
 
-    centre = np.zeros(ring.shape, np.float32)
-    centre[inside] = np.exp(-2.2 * (across**2 + down**2))
-    centre = _hinted(centre, view.wanted)
-    nothing = np.zeros(across.shape, np.float32)
-    texture = nothing
-    if ring.any():
-        ground = _hinted(ring.astype(np.float32), view.unwanted)
-        texture = _log_ratio(textures.histogram(centre), textures.histogram(ground))[textures.of[inside]]
-    near = _nearest_ground(view, colours)
-    local = nothing if near is None else _log_ratio(colours.histogram(centre)[colours.of[inside]], near)
-
-    squares = across**2 + down**2
-    prior = 0.8 * (1.6 - 2.6 * squares + 0.5 * across**2 * down**2)
-    belief = sigmoid(prior / 0.8)
-    for _ in range(ROUNDS):
-        for_object, for_ground = np.zeros(ring.shape, np.float32), 0.6 * ring.astype(np.float32)
-        for_object[inside], for_ground[inside] = belief, 1 - belief
-        for_object, for_ground = _hinted(for_object, view.wanted), _hinted(for_ground, view.unwanted)
-        colour, grain = (
-            _log_ratio(kind.histogram(for_object), kind.histogram(for_ground))[kind.of[inside]]
-            for kind in (colours, textures)
-        )
-        belief = sigmoid(cv2.GaussianBlur(prior + 1.2 * colour + 0.5 * grain, (0, 0), 1.5))
-    return {"local": local, "colour": colour, "texture": texture, "grain": grain}
-
-
-def _hinted(weight: Floats, clicked: Binary) -> Floats:
-    """Weights of a histogram of which the clicked pixels, if any, make up a fixed part."""
-    number = int(np.count_nonzero(clicked))
-    share = HINT / (1 - HINT) * float(weight.sum()) / max(1, number)
-    return np.asarray(weight + share * clicked, np.float32)
+    shapes = _shapes(across, down)
+    tables, evidence = {}, {}
+    for name, odds in shapes.items():
+        prior = np.ascontiguousarray(odds[::step, ::step])
+        belief = sigmoid(prior)
+        for _ in range(ROUNDS):
+            for_object = [kind.shares(kind.counts(belief), hint) for kind, hint in zip(few, wanted, strict=True)]
+            for_ground = [
+                kind.shares(kind.counts(1 - belief) + more, hint)
+                for kind, more, hint in zip(few, around, unwanted, strict=True)
+            ]
+            ratios = [_log_ratio(one, other) for one, other in zip(for_object, for_ground, strict=True)]
+            colour, grain = (ratio[kind.of] for ratio, kind in zip(ratios, few, strict=True))
+            belief = sigmoid(cv2.GaussianBlur(prior + 1.2 * colour + 0.5 * grain, (0, 0), 1.5 / step))
+        chance, on_object, on_ground = sigmoid(prior), for_object[0] + FLOOR, for_ground[0] + FLOOR
+        explained = np.log(chance * on_object[few[0].of] + (1 - chance) * on_ground[few[0].of]).sum()
+        explained += float(colours.counts(ring) @ np.log(on_ground)) / step**2
+        tables[name], evidence[name] = ratios, float(explained) / belief.size
+    other = max((name for name in shapes if name != FILLED), key=evidence.__getitem__)
+    near = _nearest_ground(view, colours, unwanted[0])
+    for name in (FILLED, other) if evidence[other] > evidence[FILLED] + MARGIN else (FILLED,):
+        first, second = tables[name]
+        looks = {"colour": first[colours.of[inside]], "grain": second[textures.of[inside]]}
+        centre = np.zeros(ring.shape, np.float32)
+        centre[inside] = np.exp(-2.2 * (across**2 + down**2)) if name == FILLED else sigmoid(shapes[name])
+        looks["local"] = looks["texture"] = np.zeros(across.shape, np.float32)
+        if ring.any():
+            ground = textures.shares(textures.counts(ring), unwanted[1])
+            on_object = textures.shares(textures.counts(centre), wanted[1])
+            looks["texture"] = _log_ratio(on_object, ground)[textures.of[inside]]
+        if near is not None:
+            on_object = colours.shares(colours.counts(centre), wanted[0])
+            looks["local"] = _log_ratio(on_object[colours.of[inside]], near)
+        yield name, shapes[name], looks
 
 
 def _texture(small: Pixels, lab: Floats) -> Floats:
@@ -177,7 +225,7 @@ def _texture(small: Pixels, lab: Floats) -> Floats:
     return np.dstack([*planes, 0.25 * cv2.GaussianBlur(lab, (0, 0), 5)]).astype(np.float32)
 
 
-def _nearest_ground(view: View, colours: _Clusters) -> Floats | None:
+def _nearest_ground(view: View, colours: _Clusters, unwanted: npt.NDArray[np.float64]) -> Floats | None:
     """How common each pixel's colour is beyond the sides of the box, near sides counting most; None without ground."""
     (height, width), box = view.small.shape[:2], view.reach
     across, down = _place(box)
@@ -194,7 +242,7 @@ def _nearest_ground(view: View, colours: _Clusters) -> Floats | None:
         ground = np.zeros((height, width), np.float32)
         ground[strip.slices] = 1
         weight = 1 / (away + 0.1) ** 2
-        common += weight * colours.histogram(_hinted(ground, view.unwanted))[colours.of[box.slices]]
+        common += weight * colours.shares(colours.counts(ground), unwanted)[colours.of[box.slices]]
         weights += weight
     return common / weights if weights.any() else None
 
@@ -259,11 +307,14 @@ def _geodesic(lab: Floats, source: Binary) -> Floats:
     return away
 
 
-def _grabcut_vote(view: View) -> Floats:
-    """GrabCut's answer, 1 object and -1 ground, times how far it fills the box; 0 where it told nothing apart."""
+def _grabcut_vote(view: View, start: Binary) -> Floats:
+    """GrabCut's answer, 1 object and -1 ground, times how far it fills the box; 0 where it told nothing apart.
+
+    It starts from a first guess of the object in the box.
+    """
     inside = view.reach.slices
     labels = np.full(view.small.shape[:2], cv2.GC_BGD, np.uint8)
-    labels[inside] = cv2.GC_PR_FGD
+    labels[inside] = np.where(start, cv2.GC_PR_FGD, cv2.GC_PR_BGD)
     labels[view.unwanted] = cv2.GC_BGD
     labels[view.wanted & ~view.ring] = cv2.GC_FGD
     if 10 <= np.count_nonzero(labels) <= labels.size - 10:  # enough pixels for the five colours of each model

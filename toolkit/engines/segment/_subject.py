@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from toolkit.engines.segment._box import Selection, context_for, select_box
 from toolkit.engines.segment._paper import Float, Sheet, fit_sheet, frame, reached
+from toolkit.engines.segment._refine import settled
 from toolkit.engines.segment.edge import Binary, Pixels, enlarged, without_holes
 from toolkit.errors import ParameterError
 from toolkit.geometry import Box, Size
 
 SIDE = 320  # the longer side on which the subject is looked for
-CLOSE = 448  # the longer side of the copy on which its outline is settled
+CLOSE = 320  # the longer side of the copy on which its outline is settled
 STRICT, LENIENT = 4.5, 9.0  # units of noise up to which the ground may differ from the sheet
 CRISP = 0.9  # share of an outline along edges that leaves no doubt
 QUIET = 0.012  # noise of a sheet; a ground above it is a scene
@@ -88,9 +89,9 @@ def _outline(pixels: Pixels, small: Pixels, guess: Binary, seed: int) -> Pixels:
         guess.astype(np.float32), to_small, (close.shape[1], close.shape[0]),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
-    settled = _settled(close, enlarged_guess > 0.5, close.shape[1] / near.width, seed)
+    outline = _sharpened(close, enlarged_guess > 0.5, close.shape[1] / near.width, seed)
     full = np.zeros(pixels.shape[:2], np.uint8)
-    full[crop.slices][enlarged(part, close, settled)] = 255
+    full[crop.slices][enlarged(part, close, outline)] = 255
     return full
 
 
@@ -122,7 +123,10 @@ def _ground(sheet: Sheet, strangeness: Float, limit: float) -> Binary:
     """What can be reached from the photo's edge over pixels of less than `limit`."""
     free = reached(strangeness < limit, sheet.frame)
     wide = cv2.morphologyEx(free.astype(np.uint8), cv2.MORPH_OPEN, _disc(2)) > 0  # no leaks through narrow gaps
-    return reached(wide | (free & sheet.frame), sheet.frame)
+    ground = reached(wide | (free & sheet.frame), sheet.frame)
+    for _ in range(2):  # and back into the corners that this has rounded off
+        ground = ground | ((cv2.dilate(ground.astype(np.uint8), _disc(1)) > 0) & free)
+    return ground
 
 
 def _stronger(sheet: Sheet, ground: Binary, seed: int) -> Binary | None:
@@ -278,13 +282,13 @@ def _walled(lab: Pixels) -> Float:
     return most
 
 
-def _settled(close: Pixels, guess: Binary, pixel: float, seed: int) -> Binary:
-    """Settle a band of four small pixels inside and two outside the outline of `guess` by GrabCut."""
+def _sharpened(close: Pixels, guess: Binary, pixel: float, seed: int) -> Binary:
+    """Settle a band of four small pixels inside and two outside the outline by GrabCut, then by what looks alike."""
     labels = np.where(guess, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     labels[cv2.erode(guess.astype(np.uint8), _disc(round(4 * pixel))) > 0] = cv2.GC_FGD
     labels[cv2.dilate(guess.astype(np.uint8), _disc(round(2 * pixel))) == 0] = cv2.GC_BGD
-    settled = _tidy(_grabcut(close, labels, seed, 2))
-    return settled if _count(settled) > 0.5 * _count(guess) else guess
+    cut = _tidy(_grabcut(close, labels, seed, 2))
+    return settled(close, cut if _count(cut) > 0.5 * _count(guess) else guess)
 
 
 def _grabcut(small: Pixels, labels: Pixels, seed: int, iterations: int = 3) -> Binary:

@@ -24,6 +24,7 @@ from toolkit.engines.segment._box import Selection as Selection
 from toolkit.engines.segment._box import context_for as context_for
 from toolkit.engines.segment._box import select_box
 from toolkit.engines.segment._clicks import State, Step, select_clicks
+from toolkit.engines.segment._refine import loosened, refined
 from toolkit.engines.segment._scene import Scene, reduced, scene_of
 from toolkit.engines.segment._subject import select_subject
 from toolkit.engines.segment.edge import Pixels, outlined
@@ -35,6 +36,7 @@ Points = tuple[tuple[int, int], ...]
 
 LARGEST = 1024  # longer side of what is looked at; the outline follows colours at full size
 REMEMBERED = 4  # pictures whose scene is kept, about 20 MB each
+SURE = 0.5  # confidence from which what was found in a box is enough to learn from
 STATES = 200  # kept of each: about 15 KB a state
 
 
@@ -43,7 +45,8 @@ def select(pixels: Pixels, boxes: tuple[Box, ...], include: Points, exclude: Poi
 
     Args:
         pixels: (h, w, 3) uint8 sRGB, a crop of the photo (see `context_for`).
-        boxes: one object each, in the crop's pixels; parts outside the crop are ignored. The mask of a box stays in it.
+        boxes: one object each, in the crop's pixels; parts outside the crop are ignored. The mask of a box stays in it,
+            or leaves it by 4 % of its sides where it goes on beyond it for sure.
         include: (x, y) pixels that are selected in any case. Those in no box select an object by themselves.
         exclude: (x, y) pixels that are not selected in any case.
         seed: of the colour clustering.
@@ -64,7 +67,10 @@ def select(pixels: Pixels, boxes: tuple[Box, ...], include: Points, exclude: Poi
         inside = _moved([point for point in include if _holds(box, *point)], window)
         part = np.ascontiguousarray(pixels[window.slices])
         one = select_box(part, box.within(window), inside, _moved(exclude, window), seed)
-        found.append((window, one.mask, one.confidence, one.reason))
+        values = one.mask
+        if one.confidence >= SURE and not inside:
+            values = refined(part, values > 0, box.within(window)).astype(np.uint8) * np.uint8(255)
+        found.append((window, values, one.confidence, one.reason))
     loose = tuple(p for p in include if not any(_holds(box, *p) for box in boxes))
     if loose:
 
@@ -193,7 +199,7 @@ class Engine:
         clicks = copy.points(include), copy.points(exclude)
         clicks = clicks[0], tuple(point for point in clicks[1] if point not in clicks[0])
         found = run.compute(select, copy.pixels, (copy.box(box),), *clicks, 0, name=name)
-        mask = copy.enlarged(found.mask).intersect(Mask.from_box(picture.box, box))
+        mask = copy.enlarged(found.mask).intersect(Mask.from_box(picture.box, loosened(box).intersect(picture.box)))
         if mask.is_empty:
             mask = Mask.from_box(picture.box, box)
         for x, y in exclude:

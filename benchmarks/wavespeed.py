@@ -1,0 +1,132 @@
+"""200 predictions of 5 s at concurrency 64, against the scripted stand-in in a process of its own on this machine.
+
+What is ours in it: threads, journal, limits, HTTP. Encoding and decoding the pictures is measured apart and taken off.
+The stand-in shares the processor, so that a busy or small machine makes the wall clock worse than it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+from pydantic import SecretStr
+
+from benchmarks.measure import Row, load, say
+from tests.wavespeed_server import ServerProcess
+from toolkit import cards
+from toolkit.engines import FillJob
+from toolkit.engines.fill import wavespeed
+from toolkit.journal import Journal
+from toolkit.limits import Limits
+from toolkit.run import Run
+from toolkit.wavespeed import PACE
+from toolkit.wavespeed.client import Client
+from toolkit.wavespeed.tasks import Tasks
+
+KEY = "test-key"
+
+
+def jobs(count: int, side: int) -> Iterator[FillJob]:
+    """Windows that differ, as smooth and as noisy as photos are."""
+    draw = np.random.default_rng(0)
+    mask = np.zeros((side, side), np.uint8)
+    mask[side // 4 : side // 2, side // 4 : side // 2] = 255
+    for number in range(count):
+        small = draw.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        pixels = cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC)
+        own = mask.copy()
+        own[0, number] = 255
+        yield FillJob(pixels, own, np.zeros_like(mask), "a bench", (number,), {}, ("bench", "1"), f"window {number}")
+
+
+@contextmanager
+def codecs() -> Iterator[dict[str, float]]:
+    """CPU seconds of this process's threads in encoding and decoding pictures."""
+    spent = {"seconds": 0.0}
+    lock = threading.Lock()
+    encode, decode = wavespeed._png, wavespeed._read
+
+    def timed(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            began = time.thread_time()
+            answer = function(*arguments)
+            with lock:
+                spent["seconds"] += time.thread_time() - began
+            return answer
+
+        return call
+
+    wavespeed._png, wavespeed._read = timed(encode), timed(decode)
+    try:
+        yield spent
+    finally:
+        wavespeed._png, wavespeed._read = encode, decode
+
+
+def main(count: int = 200, seconds: float = 5.0, concurrent: int = 64, side: int = 256) -> list[Row]:
+    """The rows of the table."""
+    cv2.setNumThreads(1)
+    card = cards.find("fill", "wavespeed-flux-fill-dev")
+    engine = wavespeed.Engine(card)
+    process = psutil.Process()
+    with ServerProcess(seconds=seconds) as server, tempfile.TemporaryDirectory() as name, codecs() as coded:
+        folder = Path(name)
+        journal = Journal(folder)
+        limits = Limits(folder, "benchmark", PACE["gold"][0], concurrent)
+        tasks = Tasks(Client(server.url, SecretStr(KEY)), journal, limits, "benchmark")
+        with Run(journal=journal, workers=1) as run:
+            given = list(jobs(count, side))
+            memory: list[int] = []
+            done = 0
+
+            def one(job: FillJob) -> int:
+                nonlocal done
+                answer = tasks.get(engine._order(job), run)
+                assert answer.pictures[0].shape == job.pixels.shape
+                done += 1
+                if done % concurrent == 0 or done == count:
+                    memory.append(process.memory_info().rss)
+                return len(answer.pictures)
+
+            with ThreadPoolExecutor(card.in_flight) as threads:
+                cpu, wall = time.process_time(), time.perf_counter()
+                assert sum(threads.map(one, given)) == count
+                wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        state = server.state()
+        journal.close()
+    ideal = -(-count // concurrent) * seconds
+    ours = (cpu - coded["seconds"]) / count * 1000
+    polls = state["counts"]["poll"] / count
+    grown = (max(memory[1:]) - memory[0]) / 2**20 if len(memory) > 1 else 0.0
+    assert state["accepted_once"]
+    assert len(state["accepted"]) == count
+    say(f"{count} predictions of {seconds:g} s at {concurrent}, windows of {side}x{side}, {load()}")
+    say(f"requests {state['counts']}, most at once {state['most_unfinished']}, {os.cpu_count()} cores")
+    say(f"CPU {cpu / count * 1000:.2f} ms a call, of which pictures {coded['seconds'] / count * 1000:.2f} ms")
+    return [
+        Row("hosted fill: wall clock", f"{wall:.2f} s", f"ideal {ideal:g} s", f"{wall / ideal:.3f}", "<= 1.05", wall <= 1.05 * ideal),
+        Row("hosted fill: our CPU a call beyond pictures", f"{ours:.2f} ms", "", "", "<= 5 ms", ours <= 5),
+        Row("hosted fill: polls a prediction", f"{polls:.2f}", "", "", "<= 3", polls <= 3),
+        Row("hosted fill: memory after the first round", f"{grown:+.1f} MiB", "", "", "flat", grown < 16),
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--concurrent", type=int, default=64)
+    parser.add_argument("--side", type=int, default=256)
+    for row in main(**vars(parser.parse_args())):
+        say(str(row))
