@@ -141,7 +141,7 @@ def test_a_dry_run_writes_nothing_and_says_what_would_be_done() -> None:
     said = report("remove-object", "p.png", *MASK, "-n", "--num-images", "3")["items"][0]
     assert (said["dry_run"], said["calls"], said["engines"]) == (True, 3, {"fill": ["telea"]})
     assert said["price"] == {"total": 0.0, "currency": "USD"}
-    assert said["would_write"] == [f"p-remove-object-{k}.png" for k in (1, 2, 3)]
+    assert said["would_write"] == [*(f"p-remove-object-{k}.png" for k in (1, 2, 3)), "p-remove-object-sheet.jpg"]
     assert files() == before
     Path("there.png").touch()
     (warned,) = report("remove-object", "p.png", *MASK, "-n", "-o", "there.png")["items"]

@@ -88,7 +88,7 @@ def engine() -> StandIn:
 
 @pytest.fixture
 def run(engine: StandIn) -> Iterator[Run]:
-    with Run(workers=1, engines={"stand-in": (card(), engine)}) as one:
+    with Run(workers=1, engines={"stand-in": (card(prompt="optional"), engine)}) as one:
         yield one
 
 
@@ -124,10 +124,12 @@ def test_every_stage_describes_itself(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_over_every_kind_of_photo(name: str, kind: str, run: Run, engine: StandIn) -> None:
     recipe = Recipe.load(name)
+    if any(item.values.get("own_prompt") for item in recipe.items):
+        recipe = recipe.bind({"prompt": "a red ball"})
     source = PHOTOS[kind]()
     edit = Edit.of(source)
     original = edit.array()
-    fills = "model" in recipe.options()
+    fills = any(item.stage is Fill for item in recipe.items)
     options = {"model": "stand-in"} if fills else {}
     if fills and edit.box.area < 10:
         with pytest.raises(MaskError, match=r"^the mask covers the whole photo: there is nothing to copy from$"):
@@ -284,9 +286,18 @@ def test_variations_have_seed_plus_k(run: Run, engine: StandIn) -> None:
     picture, mask = noise(60, 60), central(Size(60, 60))
     edit = filled(picture, run, mask, seed=40, num_images=3)
     assert sorted(job.seeds for job in engine.jobs) == [(40,), (41,), (42,)]
-    assert [stack.seeds for stack in edit.stacks] == [(40,), (41,), (42,)]
     assert edit.steps[-2].seeds == (40, 41, 42)
-    assert [fill.images[k][0, 0, 0] for fill in edit.fills for k in range(3)] == [40, 41, 42]
+    assert sorted(stack.seeds for stack in edit.stacks) == [(40,), (41,), (42,)]
+    seams = [stack.seam or 0.0 for stack in edit.stacks]
+    assert seams == sorted(seams), "the best first"
+    assert [fill.seeds for fill in edit.fills] == [tuple(stack.seeds[0] for stack in edit.stacks)]
+    assert [fill.images[k][0, 0, 0] for fill in edit.fills for k in range(3)] == list(edit.fills[0].seeds)
+    assert [one["seam"] for one in edit.steps[-1].figures["windows"]] == [round(seam, 3) for seam in seams]
+    (note,) = edit.steps[-1].notes
+    first = edit.stacks[0]
+    assert note.startswith(f"best seam first: -1 seed {first.seeds[0]} ({first.seam:.2f}), -2 seed ")
+    alone = filled(picture, run, mask, seed=first.seeds[0])
+    assert np.array_equal(alone.array(), edit.array(0)), "each can be had alone"
     with pytest.raises(UsageError, match=r"the edit holds 3 variations: call"):
         Select(mask=mask)(edit, run)
     with pytest.raises(UsageError, match=r"the edit holds 3 variations: call"):

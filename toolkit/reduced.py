@@ -30,12 +30,12 @@ def step_for(box: Box, side: int) -> int:
 
 def reduced_pixels(edit: Edit, box: Box, step: int) -> Bytes:
     """The mean colours of squares of `step` pixels from the box's left top corner on, (h, w, 3) uint8 sRGB."""
-    return _reduced(edit.srgb, box, step)
+    return reduced(edit.srgb, box, step)
 
 
 def reduced_mask(mask: Mask, box: Box, step: int) -> Bytes:
     """The mean values of squares of `step` pixels from the box's left top corner on, (h, w) uint8."""
-    return _reduced(mask.array, box, step)
+    return reduced(mask.array, box, step)
 
 
 def reduced_hidden(edit: Edit, box: Box, step: int) -> Bytes | None:
@@ -48,7 +48,7 @@ def reduced_hidden(edit: Edit, box: Box, step: int) -> Bytes | None:
         assert hidden is not None
         return hidden.astype(np.uint8) * np.uint8(255)
 
-    return _reduced(read, box, step)
+    return reduced(read, box, step)
 
 
 def enlarged(values: Bytes, step: int, origin: tuple[int, int], frame: Box) -> Mask:
@@ -83,7 +83,8 @@ def enlarged(values: Bytes, step: int, origin: tuple[int, int], frame: Box) -> M
     return Mask(frame, tuple(tiles))
 
 
-def _reduced(read: Callable[[Box], npt.NDArray[Any]], box: Box, step: int) -> Bytes:
+def reduced(read: Callable[[Box], npt.NDArray[Any]], box: Box, step: int) -> Bytes:
+    """The means of squares of `step` pixels of what `read` gives for parts of `box`: (h, w) or (h, w, C) uint8."""
     if step == 1:
         return np.ascontiguousarray(read(box))
     rows = max(1, _STRIP // (box.width * step)) * step

@@ -67,13 +67,20 @@ def paid_cards(recipe: Recipe, items: Sequence[Item]) -> dict[str, Card]:
 
 
 def bill_of(items: Sequence[Item], plan: Work, run: Run) -> Bill:
-    """What all photos take together, each planned as a dry run does; one that cannot be planned counts for nothing."""
+    """What all photos take together, each planned as a dry run does.
+
+    One that cannot be planned counts for nothing, what several share counts once.
+    """
     calls, price, seconds, photos = 0, 0.0, 0.0, 0
-    known = True
+    known, bought = True, set[str]()
     for outcome in run_all(items, plan, run):
         if outcome.error is not None:
             continue
         photos += 1
+        shared = outcome.report["shared"]
+        if shared and shared in bought:
+            continue
+        bought.add(shared)
         calls += outcome.report["calls"]
         price += outcome.report["price"]["total"]
         if outcome.report["seconds_expected"] is None:

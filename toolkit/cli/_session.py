@@ -254,6 +254,9 @@ def summary(name: str, report: dict[str, Any], seconds: float) -> str:
         fill = steps["fill"]
         windows = len(steps.get("crop", {}).get("figures", {}).get("windows", ()))
         parts.append(f"{fill['engine']}, {_count(windows, 'window')}")
+    if steps.get("generate", {}).get("engine"):
+        painted = steps["generate"]
+        parts.append(f"{painted['engine']}, {_count(painted['figures']['calls'], 'call')}")
     if "select" in steps:
         select = steps["select"]["figures"]
         parts.append(f"mask {select['share']:.2%} of the photo")
@@ -263,7 +266,8 @@ def summary(name: str, report: dict[str, Any], seconds: float) -> str:
         seams = steps["composite"]["figures"]["seam"]
         parts.append("seam " + ", ".join(f"{seam:.2f}" for seam in seams) + " (1 = as untouched)")
     if "backdrop" in steps:
-        parts.append(f"background {steps['backdrop']['parameters']['background']}")
+        backdrop = steps["backdrop"]
+        parts.append(f"background {backdrop['figures'].get('background', backdrop['parameters']['background'])}")
     if "scale" in steps.get("canvas", {}).get("figures", {}):
         canvas = steps["canvas"]["figures"]
         parts.append(
@@ -272,7 +276,7 @@ def summary(name: str, report: dict[str, Any], seconds: float) -> str:
         )
     parts.append(f"{seconds:.1f} s")
     targets = [output["path"] for output in report.get("outputs", ())]
-    targets += [report[key] for key in ("preview", "overlay") if key in report]
+    targets += [report[key] for key in ("preview", "sheet", "overlay") if key in report]
     return f"{name} -> {', '.join(targets)}  ({', '.join(parts)})"
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from toolkit import blend
 from toolkit.edit import Edit
 from toolkit.geometry import Box
+from toolkit.reduced import reduced, step_for
 
 _SHEET_SIDE = 900
 """Longest side of a picture on a preview, in pixels."""
+
+_CELL, _GRID, _LABEL, _LEAST = 640, 1920, 28, 240
+"""Pixels of a sheet of variations: longest side of a picture, width of all, height and width of what is written."""
 
 
 def overlaid(edit: Edit, box: Box | None = None) -> npt.NDArray[np.uint8]:
@@ -57,6 +65,39 @@ def contact_sheet(edit: Edit) -> npt.NDArray[np.uint8]:
     gap = np.full((height, 12, 3), 255, np.uint8)
     row = [part for one in small for part in (one, gap)][:-1]
     return np.asarray(np.concatenate(row, axis=1), np.uint8)
+
+
+def variation_sheet(edit: Edit) -> npt.NDArray[np.uint8]:
+    """All variations in a grid, each with its number, seed and seam score below it, (h, w, 3) uint8 sRGB."""
+    count = len(edit.stacks)
+    columns = min(count, max(2, math.ceil(math.sqrt(count))))
+    step = step_for(edit.canvas.box, min(_CELL, _GRID // columns))
+    cells = []
+    for k, stack in enumerate(edit.stacks):
+        small = reduced(partial(_on_white, edit.choose(k)), edit.canvas.box, step)
+        small = np.pad(small, ((0, 0), (0, max(0, _LEAST - small.shape[1])), (0, 0)), constant_values=255)
+        label = np.full((_LABEL, small.shape[1], 3), 255, np.uint8)
+        seam = "" if stack.seam is None else f"   seam {stack.seam:.2f}"
+        seeds = ", ".join(str(seed) for seed in stack.seeds)
+        cv2.putText(
+            label, f"-{k + 1}   seed {seeds}{seam}", (4, _LABEL - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1,
+            cv2.LINE_AA,
+        )  # fmt: skip
+        cells.append(np.pad(np.concatenate([small, label]), ((6, 6), (6, 6), (0, 0)), constant_values=255))
+    cells += [np.full_like(cells[0], 255)] * (-count % columns)
+    rows = [np.concatenate(cells[at : at + columns], axis=1) for at in range(0, len(cells), columns)]
+    return np.asarray(np.concatenate(rows), np.uint8)
+
+
+def _on_white(edit: Edit, box: Box) -> npt.NDArray[np.uint8]:
+    """Pixels (h, w, 3) uint8 sRGB of a box, what is transparent on white."""
+    pixels = edit.pixels(box)
+    colours = edit.photo.to_srgb(pixels)
+    if pixels.shape[2] == edit.photo.channels:
+        return colours
+    alpha = cv2.convertScaleAbs(np.ascontiguousarray(pixels[..., -1]), alpha=255 / np.iinfo(pixels.dtype).max)
+    white = np.full_like(colours, 255)
+    return blend.composite(white, colours, np.asarray(alpha, np.uint8))
 
 
 def _result(edit: Edit, k: int) -> npt.NDArray[np.uint8]:

@@ -79,6 +79,12 @@ def numbered(target: Path | str, count: int) -> list[Path | str]:
     return [path.with_name(f"{path.stem}-{k + 1}{path.suffix}") for k in range(count)]
 
 
+def sheet_of(target: Path | str) -> Path:
+    """Where the sheet of a result's variations goes: beside them, as `<name>-sheet.jpg`."""
+    path = Path(target)
+    return path.with_name(f"{path.stem}-sheet.jpg")
+
+
 def check_free(target: Path | str, photo: Photo, output: Output) -> None:
     """Find out before the work whether its result could be written.
 

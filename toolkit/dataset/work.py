@@ -14,9 +14,18 @@ import numpy.typing as npt
 from toolkit.cards import TASKS
 from toolkit.dataset import held
 from toolkit.dataset.inputs import STANDARD, Item
-from toolkit.dataset.pictures import contact_sheet, overlaid
+from toolkit.dataset.pictures import contact_sheet, overlaid, variation_sheet
 from toolkit.dataset.readback import drawn, read_back
-from toolkit.dataset.targets import Output, check_free, check_holds, make_folder, numbered, preview_of, target_of
+from toolkit.dataset.targets import (
+    Output,
+    check_free,
+    check_holds,
+    make_folder,
+    numbered,
+    preview_of,
+    sheet_of,
+    target_of,
+)
 from toolkit.drawing import Record
 from toolkit.edit import Edit
 from toolkit.errors import FidelityError, HeldBack, OutputError, UsageError
@@ -49,17 +58,19 @@ class _Work:
         name = item.name if isinstance(item.source, bytes) else None
         return recipe, Photo.open(item.source, name=name, **limit)
 
-    def targets(self, item: Item, photo: Photo, recipe: Recipe) -> tuple[list[Path | str], list[Path]]:
-        """Where the variations go, and the preview if one is asked for.
+    def targets(self, item: Item, photo: Photo, recipe: Recipe) -> tuple[list[Path | str], list[Path], list[Path]]:
+        """Where the variations go, the preview if one is asked for, and the sheet if there are several.
 
         Raises:
             UsageError: when the format cannot be written there, or cannot hold the result.
         """
         stages = list(recipe.stages())
         count = next((stage.num_images for stage in stages if hasattr(stage, "num_images")), 1)
-        targets = numbered(target_of(item, photo, self.output), count)
+        target = target_of(item, photo, self.output)
+        targets = numbered(target, count)
         check_holds(targets[0], photo, self.output, any(stage.gives_alpha for stage in stages))
-        return targets, [preview_of(targets[0])] if self.output.preview and targets[0] != STANDARD else []
+        previews = [preview_of(targets[0])] if self.output.preview and targets[0] != STANDARD else []
+        return targets, previews, [sheet_of(target)] if count > 1 else []
 
 
 @dataclass(frozen=True)
@@ -69,8 +80,8 @@ class EditWork(_Work):
     def __call__(self, item: Item, run: Run) -> dict[str, Any]:
         """The report of one photo; see `Edit.report` for what it holds besides outputs and fidelity."""
         recipe, photo = self.begin(item)
-        targets, previews = self.targets(item, photo, recipe)
-        for target in (*targets, *previews):
+        targets, previews, sheets = self.targets(item, photo, recipe)
+        for target in (*targets, *previews, *sheets):
             check_free(target, photo, self.output)
         try:
             edit = recipe(photo, run)
@@ -87,6 +98,10 @@ class EditWork(_Work):
         for preview in previews:
             Photo.open(contact_sheet(edit)).save(preview, (), overwrite=self.output.overwrite)
             report["preview"] = str(preview)
+        for sheet in sheets if len(edit.stacks) > 1 else ():
+            overwrite = self.output.overwrite or self.output.since is not None
+            Photo.open(variation_sheet(edit)).save(sheet, (), overwrite=overwrite)
+            report["sheet"] = str(sheet)
         return report | {"outputs": outputs}
 
     def _held(self, problem: HeldBack, item: Item, target: Path | str, run: Run) -> HeldBack:
@@ -140,15 +155,16 @@ class PlanWork(_Work):
         """The report of the selection, and what doing the rest would take.
 
         Added are `engines` by task, `data_leaves_machine`, the fill's `windows`, `calls`, `price` and
-        `seconds_expected` (None where its card does not say), `would_read`, `would_write`, and which of these
+        `seconds_expected` (None where its card does not say), `shared` (equal where photos share what
+        is paid for), `would_read`, `would_write`, and which of these
         `exists`. The canvas is that of the result.
         """
         recipe, photo = self.begin(item)
-        targets, previews = self.targets(item, photo, recipe)
+        targets, previews, sheets = self.targets(item, photo, recipe)
         edit = recipe(photo, run, plan=True)
         report = edit.report()
         taken = []
-        for target in (*targets, *previews):
+        for target in (*targets, *previews, *sheets):
             try:
                 check_free(target, photo, self.output)
             except OutputError as problem:
@@ -169,9 +185,10 @@ class PlanWork(_Work):
             "calls": sum(one["calls"] for one in fills),
             "price": report["price"] | {"total": sum(one["price_expected"] for one in fills)},
             "seconds_expected": None if None in seconds else round(sum(seconds), 1),
+            "shared": "".join(one.get("shared", "") for one in fills),
             "measured_on": next((one["measured_on"] for one in fills), ""),
             "would_read": list(dict.fromkeys([photo.name, *(file for step in edit.steps for file in step.reads)])),
-            "would_write": [str(target) for target in (*targets, *previews)],
+            "would_write": [str(target) for target in (*targets, *previews, *sheets)],
             "exists": taken,
         }
 

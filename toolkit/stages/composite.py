@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, ClassVar
 
@@ -35,7 +36,7 @@ class Composite(Stage):
     match_grain: bool = Field(default=True, description="give the fill the grain of the ring around the hole")
 
     def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
-        """One stack of patches a variation.
+        """One stack of patches a variation, that with the best seam score first.
 
         Raises:
             FidelityError: when a pixel outside the blend band would change.
@@ -45,23 +46,36 @@ class Composite(Stage):
         if edit.protected is not None and not edit.protected.is_empty:
             ramp = ramp.subtract(edit.protected)
         below = edit.chosen
-        stacks, windows = [], []
+        stacks, figures = [], []
         for k in range(max(len(fill.images) for fill in edit.fills)):
-            patches, seams, weights = [], [], []
+            patches, seams, weights, windows = [], [], [], []
             for fill in edit.fills:
                 run.check()
-                patch, seam, figures = self._patch(edit, fill, k, ramp)
+                patch, seam, measured = self._patch(edit, fill, k, ramp)
                 patches.append(patch)
                 seams.append(seam)
                 weights.append(fill.window.hole.area)
-                windows.append({"variation": k, "box": list(fill.window.box), "seam": round(seam, 3), **figures})
+                windows.append({"box": list(fill.window.box), "seam": round(seam, 3), **measured})
             seeds = (edit.fills[0].seeds[k],)
-            stack = Stack((*below.patches, *patches), float(np.average(seams, weights=weights)), seeds)
-            stacks.append(stack)
-        done = edit.replace(stacks=tuple(stacks), ramp=ramp)
+            stacks.append(Stack((*below.patches, *patches), float(np.average(seams, weights=weights)), seeds))
+            figures.append(windows)
+        best = sorted(range(len(stacks)), key=lambda k: stacks[k].seam or 0.0)
+        stacks = [stacks[k] for k in best]
+        fills = tuple(
+            dataclasses.replace(
+                fill, images=tuple(fill.images[k] for k in best), seeds=tuple(fill.seeds[k] for k in best)
+            )
+            for fill in edit.fills
+        )
+        if len(stacks) > 1:
+            ranked = ", ".join(f"-{n} seed {one.seeds[0]} ({one.seam:.2f})" for n, one in enumerate(stacks, start=1))
+            log.notes.append(
+                f"best seam first: {ranked}; each can be had alone, the first with --seed {stacks[0].seeds[0]}"
+            )
+        done = edit.replace(stacks=tuple(stacks), fills=fills, ramp=ramp)
         changed = [sum(int(np.count_nonzero(where)) for _, _, where in done.compared(k)) for k in range(len(stacks))]
         log.figures |= {
-            "windows": windows,
+            "windows": [{"variation": n, **one} for n, k in enumerate(best) for one in figures[k]],
             "seam": [round(stack.seam or 0.0, 3) for stack in stacks],
             "band_pixels": ramp.area,
             "pixels_changed": changed,

@@ -40,6 +40,7 @@ class Crop(Stage):
     max_windows: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=planning.MAX_WINDOWS, description="the mask never becomes more windows than this"
     )
+    leftovers: bool = Field(default=True, description="look for parts of the object along the mask's edge, and warn")
 
     def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
         """Decide boxes and working sizes; pixels are read only to judge the mask's edge.
@@ -59,6 +60,8 @@ class Crop(Stage):
             if not edit.box.contains(window.box):
                 log.notes.append(f"window {window.box} reaches beyond the photo: mirrored there, cut off again")
         log.figures["windows"] = planning.described(passes)
+        if not self.leftovers:
+            return edit.replace(passes=passes, fills=())
         score, radius = _leftover(edit, edit.mask, run)
         log.figures["leftover"] = round(score, 3)
         if score >= _LEFT:

@@ -115,7 +115,7 @@ class Generate(Background, Painting, Stage):
             return edit
         card = log.card = run.card("fill", self._engine(), ready=False)
         prompt = self._prompt(card)
-        self.parameters_for(card)
+        parameters = self.parameters_for(card)
         order = self._order(edit, card)
         passes = _windows(order)
         try:
@@ -132,7 +132,9 @@ class Generate(Background, Painting, Stage):
             "seconds_expected": None if planned.seconds is None else round(planned.seconds, 1),
             "measured_on": card.measured_on,
             "prompt": prompt,
-            "shared": self.share_background,
+            "shared": repr((card.name, prompt, parameters, self.seed, self.num_images, order.sheet.size))
+            if self.share_background
+            else "",
         }
         return self._without_contact(edit, log)
 
@@ -194,6 +196,7 @@ class Generate(Background, Painting, Stage):
             blank, known = grounds.shown_product(edit, sheet)
         pictures = [blank] * len(seeds)
         done = known.copy()
+        count, total = 0, sum(len(tiles) for tiles in order.passes)
         for number, tiles in enumerate(order.passes):
             asked, holes = [], []
             for index, tile in enumerate(tiles):
@@ -201,9 +204,10 @@ class Generate(Background, Painting, Stage):
                 if not holes[-1].any():
                     continue
                 for group in groups(job.card, len(seeds), number == 0):
-                    name = f"window {index + 1} of {len(tiles)}"
+                    name = f"window {count + index + 1} of {total}"
                     given = job.of(pictures[group[0]], tile, holes[-1], done, [seeds[k] for k in group], name)
                     asked.append(Asked(given, index, group))
+            count += len(tiles)
             answer = answers(run, job.card, log, asked, len(tiles), seeds)
             laid = []
             for k in answer.kept:
