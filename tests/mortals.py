@@ -45,8 +45,7 @@ def mortal(last):
             step()
             return answer
         setattr(owner, name, wrapped)
-    around(traffic, "_written")
-    around(traffic._Answer, "begin")
+    around(httpx.HTTPTransport, "handle_request")
     around(traffic, "_whole")
     return lambda: passed
 

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urljoin
 
+import httpx
 from pydantic import SecretStr
 
 from toolkit.wavespeed.replies import Lost, Prediction, ServiceError, Unreachable, refusal
-from toolkit.wavespeed.traffic import Origin, Reply, Traffic
+from toolkit.wavespeed.traffic import Reply, Traffic
 
 MAX_REPLY = 32 << 20
 """Bytes of a reply in JSON; a list of predictions may hold pictures that were sent within their requests."""
@@ -67,7 +68,7 @@ class Client:
 
     def __init__(self, base_url: str, key: SecretStr, *, proxy: str = "", timeouts: Timeouts | None = None) -> None:
         self.base_url, self._key, self._timeouts = base_url.rstrip("/"), key, timeouts or Timeouts()
-        self._traffic = Traffic(proxy, self._timeouts.connect)
+        self._traffic = Traffic(self.base_url, proxy, self._timeouts.connect)
 
     def close(self) -> None:
         """End its connections."""
@@ -314,10 +315,8 @@ def _is_address(value: Any) -> bool:
 
 
 def _same_origin(one: str, other: str) -> bool:
-    try:
-        return Origin.of(one) == Origin.of(other)
-    except ValueError:
-        return False
+    first, second = httpx.URL(one), httpx.URL(other)  # without the port where it is the scheme's own
+    return (first.scheme, first.host, first.port) == (second.scheme, second.host, second.port)
 
 
 def _seconds(text: str | None) -> float | None:
