@@ -80,7 +80,7 @@ def test_cards_without_rank_come_last_and_are_never_taken_by_auto(home: Path) ->
     write(home, "fill/broken", CARD.replace("patchmatch", "nothing_there") + "rank: 98\n")
     names = [card.name for card in cards.every("fill")]
     assert names[:3] == ["paid", "best", "broken"]
-    assert names[-1] == "telea"
+    assert names[-2:] == ["telea", "wavespeed-flux-fill-dev"]
     assert engines.resolve("fill").name == "best"
     with pytest.raises(EngineError, match=r"^broken cannot run: broken: no adapter 'nothing_there' for fill$"):
         engines.resolve("fill", "broken")
@@ -108,7 +108,7 @@ def test_unknown_names_are_suggested(home: Path) -> None:
     assert str(caught.value) == "no fill model 'tela'; did you mean 'telea'?"
     with pytest.raises(UnknownNameError) as caught:
         cards.find("fill", "xyz")
-    assert str(caught.value) == "no fill model 'xyz'; known: patchmatch, telea"
+    assert str(caught.value) == "no fill model 'xyz'; known: patchmatch, telea, wavespeed-flux-fill-dev"
     with pytest.raises(ParameterError) as wrong:
         cards.find("segment", "telea")
     assert str(wrong.value) == "'telea' is a fill model, not a segment one"
