@@ -114,8 +114,9 @@ def main(count: int = 200, seconds: float = 5.0, concurrent: int = 64, side: int
     say(f"{count} predictions of {seconds:g} s at {concurrent}, windows of {side}x{side}, {load()}")
     say(f"requests {state['counts']}, most at once {state['most_unfinished']}, {os.cpu_count()} cores")
     say(f"CPU {cpu / count * 1000:.2f} ms a call, of which pictures {coded['seconds'] / count * 1000:.2f} ms")
+    ratio = wall / ideal
     return [
-        Row("hosted fill: wall clock", f"{wall:.2f} s", f"ideal {ideal:g} s", f"{wall / ideal:.3f}", "<= 1.05", wall <= 1.05 * ideal),
+        Row("hosted fill: wall clock", f"{wall:.2f} s", f"ideal {ideal:g} s", f"{ratio:.3f}", "<= 1.05", ratio <= 1.05),
         Row("hosted fill: our CPU a call beyond pictures", f"{ours:.2f} ms", "", "", "<= 5 ms", ours <= 5),
         Row("hosted fill: polls a prediction", f"{polls:.2f}", "", "", "<= 3", polls <= 3),
         Row("hosted fill: memory after the first round", f"{grown:+.1f} MiB", "", "", "flat", grown < 16),

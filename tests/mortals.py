@@ -127,7 +127,8 @@ class Mortals:
         configuration.mkdir(parents=True, exist_ok=True)
         (configuration / "settings.yaml").write_text(self._settings)
         environment = {
-            "INPAINT_STATE": str(self.state(name)), "INPAINT_CONFIG": str(configuration), "WAVESPEED_API_KEY": "test-key",
+            "INPAINT_STATE": str(self.state(name)), "INPAINT_CONFIG": str(configuration),
+            "WAVESPEED_API_KEY": "test-key",
         }  # fmt: skip
         return int(
             self._asked(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import psutil
 import pytest
 from jobs import StandIn, card, job, stepwise
 
+from toolkit.engines import EngineRun, FillJob, FillResult
 from toolkit.errors import Cancelled, EngineError, UnknownNameError
 from toolkit.geometry import Price
 from toolkit.recipe import Recipe
@@ -94,7 +96,12 @@ def test_compute_is_cancelled_before_it_ends() -> None:
 
 
 def test_a_budget_refuses_what_would_pass_it() -> None:
-    engine = StandIn()
+    class Paid(StandIn):
+        def fill(self, jobs: Sequence[FillJob], run: EngineRun) -> Iterator[FillResult]:
+            run.reserve(0.05 * sum(len(job.seeds) for job in jobs))
+            yield from super().fill(jobs, run)
+
+    engine = Paid()
     paid = card("paid", price=Price(0.05), in_flight=2)
     with Run(workers=1, max_cost=0.12, engines={"paid": (paid, engine)}) as run:
         list(run.fill(paid, [job(seeds=(1, 2))]))

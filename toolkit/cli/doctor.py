@@ -8,7 +8,7 @@ import platform
 
 import click
 
-from toolkit import cards, engines, library
+from toolkit import cards, engines, library, settings
 from toolkit.cards import TASKS
 from toolkit.errors import EngineError, ToolkitError
 from toolkit.recipe import Recipe
@@ -31,10 +31,15 @@ def command() -> int:
     for name in _PACKAGES:
         click.echo(f"  {name:24} {_version(name) or '-'}")
     click.echo(f"your own cards and recipes: {library.configuration_folder()}{os.sep}models and recipes")
+    click.echo(f"settings and keys: {library.configuration_folder()}; runs and what was paid: {library.state_folder()}")
     for kind in ("models", "recipes"):
         click.echo(f"{kind} are looked for in, nearest first:")
         for folder in library.folders(kind):
             click.echo(f"  {folder}")
+    try:
+        settings.load()
+    except ToolkitError as error:
+        problems.append(str(error))
     for task in TASKS:
         try:
             every = cards.every(task)

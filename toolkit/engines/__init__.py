@@ -248,7 +248,7 @@ class Filler(Protocol):
     """Fills holes."""
 
     def fill(self, jobs: Sequence[FillJob], run: EngineRun) -> Iterator[FillResult]:
-        """Results in any order; partial results are kept.
+        """Results in any order; partial results are kept. What costs money is reserved with the run just before.
 
         Raises:
             EngineError: when a job cannot be done.

@@ -7,6 +7,7 @@ time is up, while the thread ends with its socket's timeout. Nothing is repeated
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import http.client
 import queue
@@ -148,9 +149,9 @@ class Traffic:
             assert connection.sock is not None
             connection.sock.settimeout(read)
             connection.sock.sendall(_written(origin, connection, method, address, headers, body))
-            answer = _Answer(connection.sock, method=method)
-            answer.begin()
-            reply = Reply(answer.status, answer.plain, _whole(answer, limit, until))
+            with contextlib.closing(_Answer(connection.sock, method=method)) as answer:
+                answer.begin()
+                reply = Reply(answer.status, answer.plain, _whole(answer, limit, until))
         except (OSError, http.client.HTTPException, ValueError) as problem:
             connection.close()
             raise Lost(f"WaveSpeed: the connection to {origin.host} was lost ({_reason(problem)})") from None
@@ -323,7 +324,6 @@ def _whole(answer: _Answer, limit: int, until: float) -> bytes:
             raise Lost("WaveSpeed: an answer took too long")
     if answer.length:
         raise Lost("WaveSpeed: the connection was lost in the middle of an answer")
-    answer.close()  # the connection is free for the next
     return b"".join(parts)
 
 
