@@ -16,6 +16,7 @@ from commands import BOX, ROOT, Answer, call, execute, files, make_pictures
 from PIL import Image
 
 from toolkit.photo.pngwriter import chunk
+from toolkit.recipe import Recipe
 
 FAST = ("-m", "telea")
 MASK = ("--mask", "m.png", *FAST)
@@ -131,6 +132,17 @@ def test_all_failed_is_1_and_one_alone_keeps_its_code() -> None:
     assert call("remove-object", "--jobs", "jobs.jsonl").code == 2
 
 
+def hosted(service: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Options that have the stand-in service paint a ball."""
+    beside = Path(f"{Path.cwd()}-beside")
+    beside.mkdir()
+    monkeypatch.setenv("INPAINT_CONFIG", str(beside))
+    monkeypatch.setenv("INPAINT_STATE", str(beside / "state"))
+    (beside / "settings.yaml").write_text(f"wavespeed: {{base_url: '{service.url}'}}")
+    monkeypatch.setenv("WAVESPEED_API_KEY", service.settings.key)
+    return ["-m", "wavespeed-ai/flux-fill-dev", "--prompt", "a ball"]
+
+
 def test_a_dry_run_writes_nothing_and_says_what_would_be_done() -> None:
     before = files()
     answer = done("remove-object", "p.png", *MASK, "-n", "-o", "new/x.png")
@@ -150,23 +162,34 @@ def test_a_dry_run_writes_nothing_and_says_what_would_be_done() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml")))
-def test_every_recipe_has_a_dry_run_that_says_what_the_run_then_does(name: str) -> None:
+def test_every_recipe_has_a_dry_run_that_says_what_the_run_then_does(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = Recipe.load(name).items
+    paid = any(item.values.get("own_prompt") for item in items)
+    asked = [name, "p.png", *MASK[:2]]
+    if paid:
+        asked += hosted(request.getfixturevalue("service"), monkeypatch)
+        monkeypatch.delenv("WAVESPEED_API_KEY")
     before = files()
-    planned = report(name, "p.png", *MASK[:2], "-n", "--preview")["items"][0]
+    planned = report(*asked, "-n", "--preview")["items"][0]
     assert files() == before
-    done_ = report(name, "p.png", *MASK[:2], "--preview")["items"][0]
+    if paid:
+        monkeypatch.setenv("WAVESPEED_API_KEY", request.getfixturevalue("service").settings.key)
+    done_ = report(*asked, "--preview")["items"][0]
     assert planned["would_read"] == ["p.png", "m.png"]
     assert planned["would_write"] == [*(one["path"] for one in done_["outputs"]), done_["preview"]]
     assert planned["exists"] == []
     assert planned["canvas"] == done_["canvas"]
-    assert planned["price"] == done_["price"] == {"total": 0.0, "currency": "USD"}
-    assert not planned["data_leaves_machine"]
+    assert planned["price"] == done_["price"] == {"total": 0.035 if paid else 0.0, "currency": "USD"}
+    assert planned["data_leaves_machine"] == paid
+    assert planned["leaves_for"] == (["127.0.0.1"] if paid else [])
     engines = {step["engine"] for step in done_["steps"]} - {""}
     assert {engine for names in planned["engines"].values() for engine in names} == engines
     windows = [window for step in done_["steps"] if step["stage"] == "crop" for window in step["figures"]["windows"]]
     assert planned["windows"] == windows
     assert planned["warnings"] == done_["warnings"]
-    assert report(name, "p.png", *MASK[:2], "-n")["items"][0]["exists"] == planned["would_write"][:1]
+    assert report(*asked, "-n")["items"][0]["exists"] == planned["would_write"][:1]
 
 
 def test_a_dry_run_knows_the_canvas_and_what_is_read_for_it() -> None:
@@ -192,6 +215,39 @@ def test_a_dry_run_plans_every_fill_of_a_recipe() -> None:
 def test_pictures_that_are_alike_are_said_to_be() -> None:
     (said,) = report("remove-object", "p.png", *MASK, "-m", "telea", "--num-images", "2")["items"]
     assert "telea draws nothing at random here: the 2 pictures are alike" in said["notes"]
+
+
+def test_variations_are_ranked_and_shown_on_a_sheet(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ["add-content", "p.png", "--box", BOX, *hosted(service, monkeypatch), "--seed", "30"]
+    (said,) = report(*asked, "--num-images", "3")["items"]
+    names = [f"p-add-content-{k}.png" for k in (1, 2, 3)]
+    assert [one["path"] for one in said["outputs"]] == names
+    assert said["sheet"] == "p-add-content-sheet.jpg"
+    with Image.open(said["sheet"]) as sheet:
+        assert (sheet.format, sheet.width < 2000) == ("JPEG", True)
+    seams = [one["seam"] for one in said["variations"]]
+    assert seams == sorted(seams)
+    seeds = [one["seeds"][0] for one in said["variations"]]
+    assert sorted(seeds) == [30, 31, 32]
+    (note,) = (note for note in said["notes"] if note.startswith("best seam first"))
+    assert note.endswith(f"each can be had alone, the first with --seed {seeds[0]}")
+    accepted = len(service.accepted)
+    (alone,) = report(*asked[:-1], str(seeds[0]), "-o", "alone.png")["items"]
+    assert np.array_equal(array("alone.png"), array(names[0]))
+    assert len(service.accepted) == accepted == 3, "it was paid before"
+    assert alone["price"]["total"] == 0
+    assert "sheet" not in alone
+    taken = call(*asked, "--num-images", "2", "-o", "p-add-content.png").sentence
+    assert taken.startswith("p-add-content-1.png: already exists")
+
+
+def test_a_table_gives_each_photo_its_own_prompt(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = hosted(service, monkeypatch)[:2]
+    Path("jobs.csv").write_text(f'photo,box,prompt,output\np.png,"{BOX}",a cat,cat.png\np.png,"{BOX}",,none.png\n')
+    said = report("replace-object", "--jobs", "jobs.csv", *options, code=3)
+    assert [item["ok"] for item in said["items"]] == [True, False]
+    assert said["items"][1]["error"].endswith("prompt: is missing; say with --prompt what should be there")
+    assert [one.inputs["prompt"] for one in service.accepted] == ["a cat"]
 
 
 def test_the_report_says_everything() -> None:

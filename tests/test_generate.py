@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -317,29 +316,3 @@ def test_a_variation_that_is_refused_leaves_the_others(engine: StandIn) -> None:
 def test_a_background_of_ones_own_in_a_recipe_is_said_not_to_be_used(run: Run) -> None:
     painted = after(generate()(ready(), run), Backdrop(background="white"))
     assert painted.steps[-1].warnings == ("the background was painted; 'white' was not used",)
-
-
-def test_a_folder_shares_one_paid_background(service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from commands import call
-    from PIL import Image
-
-    for name, folder in (("INPAINT_CONFIG", "conf"), ("INPAINT_STATE", "state")):
-        (tmp_path / folder).mkdir()
-        monkeypatch.setenv(name, str(tmp_path / folder))
-    monkeypatch.setenv("WAVESPEED_API_KEY", service.settings.key)
-    (tmp_path / "conf" / "settings.yaml").write_text(f"wavespeed: {{base_url: '{service.url}'}}")
-    (tmp_path / "shots").mkdir()
-    (tmp_path / "masks").mkdir()
-    for k in range(3):
-        photo, _, alpha = product(90 + 10 * k, 120, seed=k)
-        Image.fromarray(photo).save(tmp_path / "shots" / f"{k}.png")
-        Image.fromarray((alpha > 127).astype(np.uint8) * 255).save(tmp_path / "masks" / f"{k}.png")
-    answer = call(
-        "swap-background", str(tmp_path / "shots"), "--mask", str(tmp_path / "masks"), "-o", str(tmp_path / "out"),
-        "--background-prompt", "a plain wall", "-m", "wavespeed-flux-fill-dev", "--share-background", "--json",
-    )  # fmt: skip
-    assert answer.code == 0, answer.err
-    items = json.loads(answer.out)["items"]
-    assert len(service.accepted) == 1
-    assert sum(item["price"]["total"] for item in items) == pytest.approx(0.035)
-    assert len(list((tmp_path / "out").glob("*.png"))) == 3

@@ -142,6 +142,34 @@ def test_many_calls_need_a_yes(service: Server) -> None:
     assert len(service.accepted) == 11
 
 
+def test_a_shared_background_is_paid_once_for_a_folder(service: Server) -> None:
+    folder(11)
+    painted = ("--background-prompt", "a plain wall", "--share-background")
+    said = report("swap-background", "in", *MASK, *painted, "-o", "out")
+    assert len(service.accepted) == 1, "one call is no reason to ask"
+    assert sum(item["price"]["total"] for item in said["items"]) == pytest.approx(0.035)
+    assert len(list(Path("out").glob("*.png"))) == 11
+    answer = call("swap-background", "in", *MASK, *painted[:2], "-o", "each")
+    assert answer.code == 2
+    assert "11 photos: 11 calls" in answer.err
+
+
+def test_painted_backgrounds_in_variations(service: Server) -> None:
+    painted = ("swap-background", "p.png", *MASK, "--background-prompt", "a plain wall", "--num-images", "3")
+    (planned,) = report(*painted, "-n")["items"]
+    (said,) = report(*painted)["items"]
+    assert planned["calls"] == len(service.accepted) == 3
+    assert planned["price"]["total"] == pytest.approx(said["price"]["total"])
+    written = [*(one["path"] for one in said["outputs"]), said["sheet"]]
+    assert written == planned["would_write"]
+    assert [one["seeds"] for one in said["variations"]] == [[0], [1], [2]]
+    mask, before = np.asarray(Image.open("m.png")), np.asarray(Image.open("p.png"))
+    for one in said["outputs"]:
+        after = np.asarray(Image.open(one["path"]))
+        assert np.array_equal(after[32:58, 42:68], before[32:58, 42:68]), "the product is untouched"
+        assert (after != before)[mask == 0].mean() > 0.5
+
+
 def test_a_limit_is_never_passed(service: Server) -> None:
     folder(12)
     answer = call("remove-object", "in", *MASK, "-o", "out", "--max-cost", "0.1")

@@ -88,7 +88,8 @@ def engine() -> StandIn:
 
 @pytest.fixture
 def run(engine: StandIn) -> Iterator[Run]:
-    with Run(workers=1, engines={"stand-in": (card(prompt="optional"), engine)}) as one:
+    engines = {"stand-in": (card(), engine), "painter": (card("painter", prompt="required"), engine)}
+    with Run(workers=1, engines=engines) as one:
         yield one
 
 
@@ -124,17 +125,18 @@ def test_every_stage_describes_itself(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_over_every_kind_of_photo(name: str, kind: str, run: Run, engine: StandIn) -> None:
     recipe = Recipe.load(name)
-    if any(item.values.get("own_prompt") for item in recipe.items):
-        recipe = recipe.bind({"prompt": "a red ball"})
+    own_prompt = any(item.values.get("own_prompt") for item in recipe.items)
     source = PHOTOS[kind]()
     edit = Edit.of(source)
     original = edit.array()
     fills = any(item.stage is Fill for item in recipe.items)
     options = {"model": "stand-in"} if fills else {}
+    if own_prompt:
+        options = {"model": "painter", "prompt": "a red ball"}
     if fills and edit.box.area < 10:
         with pytest.raises(MaskError, match=r"^the mask covers the whole photo: there is nothing to copy from$"):
             recipe(source, run, mask=central(edit.box.size), **options)
-        recipe = Recipe([Select(), Crop(), Fill(model="stand-in"), Feather(), Composite()])
+        recipe, options = Recipe([Select(), Crop(), Fill(), Feather(), Composite()]), {"model": "stand-in"}
     done = recipe(source, run, mask=central(edit.box.size), **options)
     result = done.array()
     assert done.mask is not None
@@ -553,3 +555,56 @@ def test_changed_pixels_are_counted_for_each_variation(run: Run) -> None:
     edit = recipe(picture, run)
     counted = [int((edit.array(k) != picture).any(axis=2).sum()) for k in range(2)]
     assert edit.steps[-1].figures["pixels_changed"] == counted
+
+
+def test_a_prompt_of_ones_own_is_needed_where_something_is_put(run: Run, engine: StandIn) -> None:
+    picture, mask = noise(60, 60), central(Size(60, 60))
+    for name in ("replace-object", "add-content"):
+        recipe = Recipe.load(name)
+        assert "own_prompt" not in recipe.options()
+        with pytest.raises(ParameterError, match=r"^prompt: is missing; say with --prompt what should be there$"):
+            recipe(picture, run, mask=mask, model="painter")
+        with pytest.raises(
+            ParameterError, match=r"^stand-in follows no prompt, so it cannot paint one; choose one that"
+        ):
+            recipe(picture, run, mask=mask, model="stand-in", prompt="a ball")
+        with pytest.raises(
+            EngineError, match=r"^no free engine that follows a prompt can run here; choose one that does"
+        ):
+            recipe(picture, run, mask=mask, prompt="a ball")
+        assert not engine.jobs
+        recipe(picture, run, mask=mask, model="painter", prompt="a ball")
+        assert [job.prompt for job in engine.jobs] == ["a ball"]
+        engine.jobs.clear()
+    removal = card("remover", prompt="required", removal_prompt="plain ground")
+    with Run(workers=1, engines={"remover": (removal, engine)}) as other:
+        Recipe.load("remove-object")(picture, other, mask=mask, model="remover")
+        assert [job.prompt for job in engine.jobs] == ["plain ground"]
+        with pytest.raises(ParameterError, match=r"^prompt: is missing"):
+            Recipe.load("replace-object")(picture, other, mask=mask, model="remover")
+
+
+def test_where_something_is_added_a_box_is_taken_as_it_is(run: Run, engine: StandIn) -> None:
+    picture, recipe = noise(200, 300), Recipe.load("add-content")
+    done = recipe(picture, run, box="40,50,90,120", model="painter", prompt="a ball")
+    assert done.selected == Mask.from_box(done.box, Box(40, 50, 90, 120))
+    assert done.steps[0].engine == "box"
+    assert done.steps[0].figures["confidence"] == 1
+    assert done.mask is not None
+    assert Box(32, 42, 98, 128).contains(done.mask.box)
+    clicked = recipe(picture, run, point=[(10, 100), (200, 100)], model="painter", prompt="a ball")
+    assert clicked.selected is not None
+    assert [part.box for part in clicked.selected.components()] == [Box(0, 67, 66, 133), Box(167, 67, 233, 133)]
+    assert clicked.steps[0].notes[0].startswith("point 10,100: the square 0,67,66,133 around it is taken")
+    with pytest.raises(ParameterError, match=r"^not_point: box looks for nothing that could be beside it; give a box$"):
+        recipe(picture, run, point=(10, 10), not_point=(20, 20), model="painter", prompt="a ball")
+    with pytest.raises(ParameterError, match=r"^box: finds nothing by itself; give a box, points or a mask$"):
+        Select(subject=True, segmenter="box")(Edit.of(picture), run)
+
+
+def test_what_replaces_may_be_larger_than_what_was_there(run: Run) -> None:
+    mask = central(Size(300, 300))
+    done = Recipe.load("replace-object")(noise(300, 300), run, mask=mask, model="painter", prompt="a ball")
+    assert done.mask is not None
+    assert done.selected is not None
+    assert done.mask.box == done.selected.box.grow(16).intersect(done.box)

@@ -193,7 +193,7 @@ class Painted:
     def read(self, box: Box) -> Pixels:
         """As `Source` says; nothing beyond `self.box` may be asked for."""
         whole = np.empty((box.height, box.width, self.bands), self.photo.dtype)
-        for strip in strips(box.size, _STRIP):
+        for strip in strips(box.size, 4 * _STRIP):  # grain is made with a margin: low strips would cost more
             colours = self.photo.from_srgb(self.shown(strip.shift(box.left, box.top)))
             whole[strip.slices][..., : self.photo.channels] = colours
         if self.photo.has_alpha:

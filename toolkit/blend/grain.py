@@ -37,8 +37,8 @@ class GrainMatch:
 _BANDS = 2
 _BLOCK = 8
 _MARGIN = 3  # reach of the filters: 1 + 2
-_APART = 40
-_TILE = 256
+_APART = 40  # between the places of one white field that levels and channels read, too far to see
+_TILE = 64  # of an endless white field
 
 
 def match_grain(

@@ -24,6 +24,8 @@ from toolkit.errors import Cancelled, HeldBack, InputError, OutputError, Paramet
 from toolkit.run import Run
 
 REPORT_VERSION = 1
+_SHOWN = 4
+"""Windows that a dry run lists on its line; `--json` has them all."""
 
 
 class ProgressLine:
@@ -284,7 +286,10 @@ def _planned(report: dict[str, Any]) -> str:
     """What a dry run found."""
     parts = [f"{task} by {' and '.join(names)}" for task, names in report["engines"].items()]
     if report["calls"]:
-        sizes = ", ".join(f"{w['size'][0]}x{w['size'][1]} at {','.join(map(str, w['box']))}" for w in report["windows"])
+        windows = report["windows"]
+        sizes = ", ".join(f"{w['size'][0]}x{w['size'][1]} at {','.join(map(str, w['box']))}" for w in windows[:_SHOWN])
+        if len(windows) > _SHOWN:
+            sizes += f" and {len(windows) - _SHOWN} more"
         parts += [f"{_count(len(report['windows']), 'window')} ({sizes})", _count(report["calls"], "call")]
     price, expected = report["price"]["total"], report["seconds_expected"]
     parts.append(f"${price:g}" if price else "free")

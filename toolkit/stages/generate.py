@@ -93,7 +93,6 @@ class Generate(Background, Painting, Stage):
         ]
         log.seeds = tuple(kept)
         log.figures |= {
-            "calls": sum(len(tiles) for tiles in order.passes) * len(seeds),
             "prompt": prompt,
             "windows": planning.described(_windows(order)),
         }
@@ -196,7 +195,7 @@ class Generate(Background, Painting, Stage):
             blank, known = grounds.shown_product(edit, sheet)
         pictures = [blank] * len(seeds)
         done = known.copy()
-        count, total = 0, sum(len(tiles) for tiles in order.passes)
+        count, calls, total = 0, 0, sum(len(tiles) for tiles in order.passes)
         for number, tiles in enumerate(order.passes):
             asked, holes = [], []
             for index, tile in enumerate(tiles):
@@ -208,6 +207,8 @@ class Generate(Background, Painting, Stage):
                     given = job.of(pictures[group[0]], tile, holes[-1], done, [seeds[k] for k in group], name)
                     asked.append(Asked(given, index, group))
             count += len(tiles)
+            calls += sum(len(one.variations) for one in asked)
+            log.figures["calls"] = calls
             answer = answers(run, job.card, log, asked, len(tiles), seeds)
             laid = []
             for k in answer.kept:
