@@ -190,7 +190,7 @@ def test_refused_calls_give_their_money_back(service: Server) -> None:
 def test_an_unsure_mask_is_held_back_and_released_by_hand(service: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(100, 130, (200, 300, 3)).astype(np.uint8)
     Image.fromarray(noise).save("noise.png")
-    command = ("remove-object", "noise.png", "--box", "100,60,200,140", *MODEL, "--prompt", "a lake")
+    command = ("remove-object", "noise.png", "--point", "150,100", *MODEL, "--prompt", "a lake")
     answer = call(*command)
     assert answer.code == 1
     assert "held back: the mask's confidence" in answer.err
@@ -207,6 +207,15 @@ def test_an_unsure_mask_is_held_back_and_released_by_hand(service: Server, monke
     assert released.code == 0, released.err
     assert Path("noise-remove-object.png").is_file()
     assert [sent.inputs["prompt"] for sent in service.accepted] == ["a lake"]
+
+
+def test_a_box_taken_as_it_was_drawn_is_no_guess(service: Server) -> None:
+    noise = np.random.default_rng(0).integers(100, 130, (200, 300, 3)).astype(np.uint8)
+    Image.fromarray(noise).save("noise.png")
+    answer = call("remove-object", "noise.png", "--box", "100,60,200,140", *MODEL)
+    assert answer.code == 0, answer.err
+    assert "the whole box" in answer.text
+    assert len(service.accepted) == 1
 
 
 def run_of(name: str) -> dict[str, Any]:

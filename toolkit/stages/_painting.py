@@ -181,7 +181,8 @@ def hold_back(edit: Edit, card: Card) -> None:
     found = [step for step in edit.steps if step.stage in ("select", "segment")]
     if card.free or not found or not found[-1].engine:
         return
-    confidence = found[-1].figures.get("confidence", 1.0)
+    figures = found[-1].figures
+    confidence = figures.get("confidence_of_guesses", figures.get("confidence", 1.0))
     if confidence < card.min_confidence:
         raise HeldBack(
             f"held back: the mask's confidence is {confidence:.2f}, below the {card.min_confidence:g} that "

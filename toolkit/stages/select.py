@@ -121,6 +121,7 @@ class Select(Stage):
             raise UsageError("nothing is selected: give --box, --point or --mask")
         selected = Mask.empty(edit.box)
         regions: tuple[Region, ...] = ()
+        guessed = 1.0
         if self.mask is not None:
             selected, understood = self._read(self.mask, edit, "mask", log)
             log.notes.append(understood)
@@ -130,7 +131,9 @@ class Select(Stage):
             regions = segmented(edit, run, log, self.box, self.point, self.not_point, self.segmenter)
             for region in regions:
                 assert region.mask is not None
-                selected = selected.union(self._taken(region, edit, log) if self.generous else region.mask)
+                mask, drawn = self._taken(region, edit, log) if self.generous else (region.mask, False)
+                selected = selected.union(mask)
+                guessed = guessed if drawn else min(guessed, region.score)
         selected = self._clicked(selected, edit)
         if self.invert_mask:
             selected = selected.invert()
@@ -154,18 +157,19 @@ class Select(Stage):
             "box": list(selected.box),
             "parts": len(selected.components()),
             "confidence": confidence,
+            "confidence_of_guesses": round(guessed, 3),  # 1 where whole boxes were taken, as they were drawn
             "protected_pixels": protected.area,
         }
         return edit.replace(selected=selected, mask=selected, protected=protected, regions=regions)
 
-    def _taken(self, region: Region, edit: Edit, log: Log) -> Mask:
-        """A region's mask with what it misses for taking the whole object out."""
+    def _taken(self, region: Region, edit: Edit, log: Log) -> tuple[Mask, bool]:
+        """A region's mask with what it misses for taking the whole object out, and whether it is the box as drawn."""
         assert region.mask is not None
         mask = self._filled(region.mask)
         boxes = [box.intersect(edit.box) for box in self.box]
         around = [box for box in boxes if box.intersect(region.box).area > _HELD * region.box.area]
         if not around:  # found by clicks alone
-            return mask
+            return mask, False
         box = max(around, key=lambda box: region.box.area / box.area)
         crop = box.grow(round(0.35 * box.width) + 8, round(0.35 * box.height) + 8).intersect(edit.box)
         found = leftovers(edit.srgb(crop), box.within(crop), mask.array(crop) > 0)
@@ -173,10 +177,10 @@ class Select(Stage):
         if region.score < _TRUSTED or falls_short(mask.box, box):
             why = "it ends far from a side" if region.score >= _TRUSTED else f"confidence {region.score:.2f}"
             log.notes.append(f"the whole box {box} is taken: its mask may miss parts of the object ({why})")
-            mask = mask.union(Mask.from_box(edit.box, box))
-        elif extra := mask.area - region.mask.area:
+            return mask.union(Mask.from_box(edit.box, box)), True
+        if extra := mask.area - region.mask.area:
             log.notes.append(f"{extra} more pixels of box {box} are taken too, so that no part of the object is left")
-        return mask
+        return mask, False
 
     def _filled(self, mask: Mask) -> Mask:
         """The mask without its holes, but for those that an exclude click points into."""
