@@ -216,7 +216,7 @@ class Generate(Background, Painting, Stage):
                 picture = pictures[k].copy()
                 for tile, hole, images in zip(tiles, holes, answer.images, strict=True):
                     if k in images:
-                        _lay(picture, images[k], tile, hole, done)
+                        _lay(picture, images[k], tile, hole, (done > 0) & (known == 0))
                 laid.append(picture)
             pictures, seeds = laid, [seeds[k] for k in answer.kept]
             for tile in tiles:
@@ -258,14 +258,17 @@ def _hole(tile: Tile, known: Bytes, done: Bytes) -> Bytes:
     return np.where((known[where] == 0) & ((weight == 1) | ((weight > 0) & (done[where] > 0))), 255, 0).astype(np.uint8)
 
 
-def _lay(picture: Bytes, image: Bytes, tile: Tile, hole: Bytes, done: Bytes) -> None:
-    """Lay an answer on the sheet, passing over into what was painted before, with its colours."""
+def _lay(picture: Bytes, image: Bytes, tile: Tile, hole: Bytes, before: npt.NDArray[np.bool_]) -> None:
+    """Lay an answer on the sheet, passing over into what was painted before, with its colours.
+
+    Those of the product are never matched: an engine that changed it would leave a halo around it.
+    """
     where = tile.window.slices
     below = picture[where]
     filled: npt.NDArray[Any] = image
-    before = (done[where] > 0) & (hole == 0)
-    if before.any():
-        filled, _ = blend.match_colour(image, below, hole, before)
+    known = before[where] & (hole == 0)
+    if known.any():
+        filled, _ = blend.match_colour(image, below, hole, known)
     weight = grounds.ramp(tile)[..., None]
     mixed = np.clip(np.rint(below * (1 - weight) + filled * weight), 0, 255).astype(np.uint8)
     below[hole > 0] = mixed[hole > 0]
