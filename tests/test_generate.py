@@ -327,3 +327,18 @@ def test_a_variation_that_is_refused_leaves_the_others(engine: StandIn) -> None:
 def test_a_background_of_ones_own_in_a_recipe_is_said_not_to_be_used(run: Run) -> None:
     painted = after(generate()(ready(), run), Backdrop(background="white"))
     assert painted.steps[-1].warnings == ("the background was painted; 'white' was not used",)
+
+
+def test_the_prompt_of_a_ground_is_enhanced_once_a_photo(run: Run, engine: StandIn) -> None:
+    edit = laid(ready(), run, enhance="offline", num_images=2)
+    step = edit.steps[-2]
+    assert step.figures["enhance"]["given"] == "on oak"
+    (sent,) = {job.prompt for job in engine.jobs}
+    assert sent == step.figures["prompt"] == step.figures["enhance"]["prompt"]
+    assert sent.startswith("on oak")
+    assert sent != "on oak"
+    planned = generate(enhance="offline")(ready(), run, plan=True).steps[-1].figures
+    assert planned["enhancer"] == "offline"
+    shared = laid(ready(), run, enhance="offline", share_background=True)
+    assert engine.jobs[-1].prompt == "on oak"
+    assert any("sent as given" in note for note in shared.steps[-2].notes)

@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from toolkit import settings
+from toolkit import engines, planning, settings
 from toolkit.cards import Card
-from toolkit.edit import Edit
+from toolkit.edit import Edit, Window
 from toolkit.engines import Bytes, FillJob
 from toolkit.errors import EngineError, HeldBack, ParameterError
 from toolkit.lora import is_remote, parsed
 from toolkit.run import Run, draw_seed
-from toolkit.schema import Model, Names, Seed
+from toolkit.schema import Bare, Model, Names, Seed
 from toolkit.stages import Log
 
 TUNABLE = ("steps", "guidance", "lora")
@@ -51,6 +51,46 @@ class Painting(Seeded):
         default=None, strict=False, description="guidance scale; the card's own without it"
     )
     lora: Names = Field(default=(), description="LoRA, with :scale if wanted; may be repeated")
+
+    enhance: Bare = Field(
+        default="", description="have the prompt written better for the hole, by this enhancer; without a name by auto"
+    )
+
+    def enhancer_for(self, card: Card, prompt: str, run: Run, log: Log, *, ready: bool = True) -> Card | None:
+        """The card of the enhancer that is asked, once a photo; None where none is, and `log` is told why."""
+        if not self.enhance:
+            return None
+        if card.prompt != "none" and prompt:
+            return run.card("enhance", self.enhance, ready=ready)
+        reason = f"{card.name} takes no prompt"
+        if card.prompt != "none":
+            reason = "no prompt was given, and the card's own is for removing"
+        log.notes.append(f"{reason}: nothing was enhanced")
+        return None
+
+    def planned(
+        self, edit: Edit, card: Card, passes: tuple[tuple[Window, ...], ...], enhancer: Card | None, log: Log
+    ) -> None:
+        """Note windows, calls, price and expected seconds; none where the mask would be held back, which is said."""
+        try:
+            hold_back(edit, card)
+        except HeldBack as problem:
+            log.warnings.append(str(problem))
+            passes = ()
+        plan = planning.estimate(passes, self.num_images, card.price, card.pace, card.per_call)
+        calls, price, seconds = plan.calls, plan.price, plan.seconds
+        if enhancer is not None and passes:
+            log.figures["enhancer"] = enhancer.name
+            calls, price = calls + (not enhancer.free), round(price + enhancer.price.of(1), 6)
+            seconds = None if seconds is None else seconds + enhancer.per_call
+        log.figures |= {
+            "leaves_for": sorted({engines.destination(one) for one in (card, enhancer) if one} - {""}),
+            "windows": planning.described(passes),
+            "calls": calls,
+            "price_expected": price,
+            "seconds_expected": None if seconds is None else round(seconds, 1),
+            "measured_on": card.measured_on,
+        }
 
     def seeds_for(self, card: Card, run: Run, log: Log) -> tuple[int, ...]:
         """One seed a variation; noted in `log`, and said where it was drawn.

@@ -127,7 +127,7 @@ class Backdrop(Background, Seeded, Stage):
 
 def before(edit: Edit, ground: Source | None, log: Log, seeds: tuple[int, ...] | None = None) -> Edit:
     """The edit with its cutouts and their shadows laid before `ground`, None for nothing, on the canvas's whole box."""
-    matte = _union([cutout.matte for cutout in edit.cutouts], edit.box)
+    matte = joint_matte([cutout.matte for cutout in edit.cutouts], edit.box)
     ramp = matte.invert()
     mask = ramp.threshold(1)
     plane = edit.canvas.box.union(edit.box)
@@ -212,7 +212,7 @@ class Scene:
         )
 
 
-def _union(mattes: list[Mask], frame: Box) -> Mask:
+def joint_matte(mattes: list[Mask], frame: Box) -> Mask:
     """Opaque where one of the mattes is; otherwise the more opaque of them."""
     whole = mattes[0].with_frame(frame) if mattes[0].frame != frame else mattes[0]
     for matte in mattes[1:]:

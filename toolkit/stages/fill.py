@@ -9,15 +9,14 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from toolkit import blend, engines, planning
+from toolkit import blend, engines
 from toolkit.cards import Card
 from toolkit.edit import Edit, Window
 from toolkit.edit import Fill as Filled
 from toolkit.engines import Bytes, FillJob
-from toolkit.errors import EngineError, HeldBack, MaskError, ParameterError, UsageError
+from toolkit.errors import EngineError, MaskError, ParameterError, UsageError
 from toolkit.prompts import hint
 from toolkit.run import Run
-from toolkit.schema import Bare
 from toolkit.stages import Log, Stage
 from toolkit.stages._enhancing import enhanced
 from toolkit.stages._painting import Asked, Painting, answers, groups, hold_back
@@ -36,9 +35,6 @@ class Fill(Painting, Stage):
         description="a prompt of one's own is needed; the card's for removing is not sent",
         json_schema_extra={"option": False},
     )
-    enhance: Bare = Field(
-        default="", description="have the prompt written better for the hole, by this enhancer; without a name by auto"
-    )
 
     def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
         """Fill pass after pass; windows of one pass go to the engine together.
@@ -54,7 +50,7 @@ class Fill(Painting, Stage):
         if len(edit.stacks) != 1:
             raise UsageError(f"the edit holds {len(edit.stacks)} variations: call edit.choose(k) before filling again")
         hold_back(edit, card)
-        if (enhancer := self._enhancer(card, run, log)) is not None:
+        if (enhancer := self.enhancer_for(card, self.prompt, run, log)) is not None:
             assert edit.mask is not None
             prompt = enhanced(edit, edit.mask, prompt, enhancer, run, log)
         edit = edit.replace(fills=())
@@ -77,41 +73,9 @@ class Fill(Painting, Stage):
         card = log.card = run.card("fill", self.model, ready=False)
         self.parameters_for(card)
         prompt = self._prompt(card, log)
-        enhancer = self._enhancer(card, run, log, ready=False)
-        passes = edit.passes
-        try:
-            hold_back(edit, card)
-        except HeldBack as problem:
-            log.warnings.append(str(problem))
-            passes = ()
-        planned = planning.estimate(passes, self.num_images, card.price, card.pace, card.per_call)
-        calls, price, seconds = planned.calls, planned.price, planned.seconds
-        if enhancer is not None and passes:
-            log.figures["enhancer"] = enhancer.name
-            calls, price = calls + (not enhancer.free), round(price + enhancer.price.of(1), 6)
-            seconds = None if seconds is None else seconds + enhancer.per_call
-        log.figures |= {
-            "leaves_for": sorted({engines.destination(one) for one in (card, enhancer) if one} - {""}),
-            "windows": planning.described(passes),
-            "calls": calls,
-            "price_expected": price,
-            "seconds_expected": None if seconds is None else round(seconds, 1),
-            "measured_on": card.measured_on,
-            "prompt": prompt,
-        }
+        self.planned(edit, card, edit.passes, self.enhancer_for(card, self.prompt, run, log, ready=False), log)
+        log.figures["prompt"] = prompt
         return edit.replace(fills=())
-
-    def _enhancer(self, card: Card, run: Run, log: Log, *, ready: bool = True) -> Card | None:
-        """The card of the enhancer that is asked, once a photo; None where none is, and `log` is told why."""
-        if not self.enhance:
-            return None
-        if card.prompt != "none" and self.prompt:
-            return run.card("enhance", self.enhance, ready=ready)
-        reason = f"{card.name} takes no prompt"
-        if card.prompt != "none":
-            reason = "no prompt was given, and the card's own is for removing"
-        log.notes.append(f"{reason}: nothing was enhanced")
-        return None
 
     def _pass(
         self, edit: Edit, run: Run, log: Log, card: Card, windows: tuple[Window, ...], number: int,

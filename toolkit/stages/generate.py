@@ -16,7 +16,7 @@ from toolkit import blend, engines, grounds, planning
 from toolkit.cards import Card
 from toolkit.edit import Edit, Ground, Window
 from toolkit.engines import Bytes, FillJob
-from toolkit.errors import HeldBack, ParameterError, UsageError
+from toolkit.errors import ParameterError, UsageError
 from toolkit.geometry import Box
 from toolkit.grounds import Sheet, Tile
 from toolkit.patch import frozen
@@ -24,10 +24,11 @@ from toolkit.run import Run
 from toolkit.schema import SizeField
 from toolkit.sources import Painted
 from toolkit.stages import Log, Stage
+from toolkit.stages._enhancing import enhanced
 from toolkit.stages._painting import Asked, Painting, answers, groups, hold_back
-from toolkit.stages.backdrop import Background
+from toolkit.stages.backdrop import Background, joint_matte
 
-_ONLY = ("model", "num_images", "steps", "guidance", "lora", "size", "detail", "share_background")
+_ONLY = ("model", "num_images", "steps", "guidance", "lora", "size", "detail", "share_background", "enhance")
 """Parameters that mean nothing without a prompt."""
 
 _SAMPLE = 512
@@ -86,6 +87,9 @@ class Generate(Background, Painting, Stage):
         order = self._order(edit, card)
         hold_back(edit, card)
         edit = self._without_contact(edit, log)
+        if (enhancer := self._enhancer(card, prompt, run, log)) is not None:
+            product = joint_matte([cutout.matte for cutout in edit.cutouts], edit.box)
+            prompt = enhanced(edit, product.invert().threshold(), prompt, enhancer, run, log)
         job = _Job(prompt, parameters, card)
         pictures, kept = self._painted(edit, run, log, order, job, seeds)
         made = [
@@ -116,20 +120,8 @@ class Generate(Background, Painting, Stage):
         prompt = self._prompt(card)
         parameters = self.parameters_for(card)
         order = self._order(edit, card)
-        passes = _windows(order)
-        try:
-            hold_back(edit, card)
-        except HeldBack as problem:
-            log.warnings.append(str(problem))
-            passes = ()
-        planned = planning.estimate(passes, self.num_images, card.price, card.pace, card.per_call)
+        self.planned(edit, card, _windows(order), self._enhancer(card, prompt, run, log, ready=False), log)
         log.figures |= {
-            "leaves_for": sorted({engines.destination(card)} - {""}),
-            "windows": planning.described(passes),
-            "calls": planned.calls,
-            "price_expected": planned.price,
-            "seconds_expected": None if planned.seconds is None else round(planned.seconds, 1),
-            "measured_on": card.measured_on,
             "prompt": prompt,
             "shared": repr((card.name, prompt, parameters, self.seed, self.num_images, order.sheet.size))
             if self.share_background
@@ -165,6 +157,12 @@ class Generate(Background, Painting, Stage):
                 f"{card.name} follows no prompt, so it cannot paint a background; {engines.prompted()}"
             )
         return self.background_prompt.strip()
+
+    def _enhancer(self, card: Card, prompt: str, run: Run, log: Log, *, ready: bool = True) -> Card | None:
+        if self.enhance and self.share_background:
+            log.notes.append("the prompt of a shared background is sent as given: it must be the same for all photos")
+            return None
+        return self.enhancer_for(card, prompt, run, log, ready=ready)
 
     def _order(self, edit: Edit, card: Card) -> _Order:
         if self.detail == "full":
