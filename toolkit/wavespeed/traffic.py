@@ -2,19 +2,21 @@
 
 httpx does the exchange, in a thread kept for that; whoever waits for it stops waiting when the run is cancelled or the
 time is up, while the thread ends with its connection's timeout. Nothing is repeated, and redirects are not followed.
+
+Each thread has connections of its own: a pool that many share looks at all of its connections at each request.
 """
 
 from __future__ import annotations
 
 import queue
+import ssl
 import threading
 import time
-import weakref
+import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -23,16 +25,11 @@ from toolkit.liveness import after_fork
 from toolkit.settings import is_loopback
 from toolkit.wavespeed.replies import Lost, Unreachable
 
-T = TypeVar("T")
-
 _TICK = 0.2
 """Seconds between looks at whether the caller cancelled."""
 
 _IDLE = 10.0
-"""Seconds after which a thread that nobody needs ends."""
-
-_CONNECTIONS = 512
-"""At once, more than any account may have tasks in flight on one machine."""
+"""Seconds after which a thread that nobody needs ends, and its connections with it."""
 
 _NOT_SENT = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError,
@@ -59,23 +56,20 @@ class Traffic:
     """
 
     def __init__(self, base_url: str, proxy: str = "", connect: float = 10.0) -> None:
-        self._base_url, self._proxy, self._connect = base_url, proxy, connect
+        self._environment = not is_loopback(base_url)
+        self._proxy, self._connect = proxy, connect
+        self._trusted: ssl.SSLContext | None = None
         self._fresh()
         after_fork(self, Traffic._fresh)
 
     def _fresh(self) -> None:
-        self._threads: deque[queue.SimpleQueue[Any]] = deque()
-        self._http = httpx.Client(
-            proxy=self._proxy or None,
-            trust_env=not is_loopback(self._base_url),
-            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
-            headers={"Accept-Encoding": "identity"},
-        )
-        weakref.finalize(self, self._http.close)
+        self._idle: deque[_Carrier] = deque()
+        self._mutex = threading.Lock()
 
     def close(self) -> None:
-        """End the connections."""
-        self._http.close()
+        """End the connections that are not in use."""
+        while self._idle:
+            self._idle.pop().end()
 
     def ask(
         self, method: str, address: str, headers: Mapping[str, str], body: bytes | None = None, *,
@@ -95,61 +89,114 @@ class Traffic:
             Cancelled: when `cancelled` said so; the request may have been sent.
         """
         until = time.monotonic() + total
-        timeout = httpx.Timeout(read, connect=self._connect, pool=total)
-        client = self._http
+        timeout = {"connect": self._connect, "read": read, "write": read, "pool": total}
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity", **headers}
 
-        def exchange() -> Reply:
+        def exchange(carrier: _Carrier) -> Reply:
             try:
-                with client.stream(method, address, headers=headers, content=body, timeout=timeout) as answer:
-                    return Reply(answer.status_code, dict(answer.headers), _whole(answer, limit, until))
+                request = httpx.Request(
+                    method, address, headers=headers, content=body, extensions={"timeout": timeout}
+                )
+                answer = carrier.transport(self._proxy_for(request.url)).handle_request(request)
+                try:
+                    names = {name.lower(): value for name, value in answer.headers.items()}
+                    return Reply(answer.status_code, names, _whole(answer, limit, until))
+                finally:
+                    answer.close()
             except _NOT_SENT as problem:
                 raise Unreachable(f"WaveSpeed: {_host(address)} cannot be reached ({_reason(problem)})") from None
             except (httpx.HTTPError, httpx.StreamError, ValueError) as problem:
                 raise Lost(f"WaveSpeed: the connection to {_host(address)} was lost ({_reason(problem)})") from None
 
-        return self._aside(exchange, cancelled, until, address)
-
-    def _aside(self, call: Callable[[], T], cancelled: Callable[[], bool], until: float, address: str) -> T:
-        answer: Future[T] = Future()
         try:
-            inbox = self._threads.pop()
+            carrier = self._idle.pop()
         except IndexError:
-            inbox = queue.SimpleQueue()
-            threading.Thread(target=_serve, args=(inbox, self._threads), name="wavespeed", daemon=True).start()
-        inbox.put((call, answer))
+            carrier = _Carrier(self._idle, self._context())
+        answer = carrier.begin(exchange)
         while True:
             try:
-                return answer.result(_TICK)
-            except TimeoutError:
-                if answer.done():
-                    continue
-            if cancelled():
-                raise Cancelled
-            if time.monotonic() > until:
-                raise Lost(f"WaveSpeed: {_host(address)} took too long to answer")
+                reply = answer.get(timeout=_TICK)
+            except queue.Empty:
+                if cancelled():
+                    raise Cancelled from None
+                if time.monotonic() > until:
+                    raise Lost(f"WaveSpeed: {_host(address)} took too long to answer") from None
+            else:
+                if isinstance(reply, BaseException):
+                    raise reply
+                return reply
+
+    def _context(self) -> ssl.SSLContext:
+        """Whom to trust, read once: that takes as long as a hundred exchanges."""
+        with self._mutex:
+            self._trusted = self._trusted or httpx.create_ssl_context()
+            return self._trusted
+
+    def _proxy_for(self, url: httpx.URL) -> str:
+        if self._proxy or not self._environment or urllib.request.proxy_bypass(url.host):
+            return self._proxy
+        proxies = urllib.request.getproxies()
+        found = proxies.get(url.scheme) or proxies.get("all") or ""
+        return found if "://" in found or not found else f"http://{found}"
 
 
-def _serve(inbox: queue.SimpleQueue[Any], idle: deque[queue.SimpleQueue[Any]]) -> None:
-    """A thread's work: one call after the other, until nobody has needed it for a while."""
-    while True:
-        try:
-            call, answer = inbox.get(timeout=_IDLE)
-        except queue.Empty:
+Exchange = Callable[["_Carrier"], Reply]
+Answer = queue.SimpleQueue[Reply | BaseException]
+
+
+class _Carrier:
+    """A thread and its connections: one exchange after the other, until nobody has needed it for a while.
+
+    Args:
+        idle: where it lies while it has nothing to do; whoever takes it from there may begin an exchange.
+        trusted: for its connections.
+    """
+
+    def __init__(self, idle: deque[_Carrier], trusted: ssl.SSLContext) -> None:
+        self._idle, self._trusted = idle, trusted
+        self._transports: dict[str, httpx.HTTPTransport] = {}
+        self._inbox: queue.SimpleQueue[tuple[Exchange, Answer] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name="wavespeed", daemon=True).start()
+
+    def begin(self, exchange: Exchange) -> Answer:
+        """Where the reply comes, or what went wrong."""
+        answer: Answer = queue.SimpleQueue()
+        self._inbox.put((exchange, answer))
+        return answer
+
+    def end(self) -> None:
+        """Close the connections."""
+        self._inbox.put(None)
+
+    def transport(self, proxy: str) -> httpx.HTTPTransport:
+        """The connections by way of a proxy; of none where that is empty."""
+        if proxy not in self._transports:
+            self._transports[proxy] = httpx.HTTPTransport(verify=self._trusted, proxy=proxy or None)
+        return self._transports[proxy]
+
+    def _serve(self) -> None:
+        while work := self._next():
+            exchange, answer = work
             try:
-                idle.remove(inbox)
-            except ValueError:  # taken just now
-                continue
-            return
-        try:
-            result = call()
-        except BaseException as problem:
-            idle.append(inbox)
-            answer.set_exception(problem)
-        else:
-            idle.append(inbox)
-            answer.set_result(result)
-            del result
-        del call, answer  # nothing is kept alive meanwhile
+                reply: Reply | BaseException = exchange(self)
+            except BaseException as problem:
+                reply = problem
+            self._idle.append(self)
+            answer.put(reply)
+            del work, exchange, answer, reply  # nothing is kept alive meanwhile
+        for transport in self._transports.values():
+            transport.close()
+
+    def _next(self) -> tuple[Exchange, Answer] | None:
+        while True:
+            try:
+                return self._inbox.get(timeout=_IDLE)
+            except queue.Empty:
+                try:
+                    self._idle.remove(self)
+                except ValueError:  # taken just now
+                    continue
+                return None
 
 
 def _whole(answer: httpx.Response, limit: int, until: float) -> bytes:
@@ -157,7 +204,8 @@ def _whole(answer: httpx.Response, limit: int, until: float) -> bytes:
     if length.isdecimal() and int(length) > limit:
         raise Lost(f"WaveSpeed: an answer of {length} bytes came, at most {limit} are taken")
     parts, total = [], 0
-    for part in answer.iter_raw():
+    assert isinstance(answer.stream, httpx.SyncByteStream)
+    for part in answer.stream:
         parts.append(part)
         total += len(part)
         if total > limit:
