@@ -99,7 +99,7 @@ def main(count: int = 200, seconds: float = 5.0, concurrent: int = 64, side: int
                     memory.append(process.memory_info().rss)
                 return len(answer.pictures)
 
-            with ThreadPoolExecutor(card.in_flight) as threads:
+            with ThreadPoolExecutor(concurrent + wavespeed.AHEAD) as threads:
                 cpu, wall = time.process_time(), time.perf_counter()
                 assert sum(threads.map(one, given)) == count
                 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

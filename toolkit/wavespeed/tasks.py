@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from toolkit.entries import Entry
-from toolkit.errors import Cancelled, EngineError
+from toolkit.errors import EngineError
 from toolkit.journal import Claim, Journal
 from toolkit.limits import Limits
 from toolkit.wavespeed.client import Client
@@ -25,6 +25,7 @@ from toolkit.wavespeed.matching import compared, noted
 from toolkit.wavespeed.orders import Answer, Order, TaskRun
 from toolkit.wavespeed.replies import Lost, Prediction, ServiceError, Unreachable
 from toolkit.wavespeed.uploads import Uploads
+from toolkit.wavespeed.waiting import wait
 
 __all__ = ["Answer", "Order", "TaskRun", "Tasks"]
 
@@ -33,9 +34,6 @@ _CLOCKS = 36 * 3600.0
 
 _ATTEMPTS = 6
 """Times a call is made that costs nothing, or that was certainly not taken."""
-
-_TICK = 0.5
-"""Seconds between looks at whether the run was cancelled."""
 
 
 class Tasks:
@@ -314,21 +312,6 @@ class _Task:
             return self._cancelled()
 
         wait(seconds, tick)
-
-
-def wait(seconds: float, cancelled: Callable[[], bool]) -> None:
-    """Sleep, looking now and then whether the run was cancelled.
-
-    Raises:
-        Cancelled: when it was.
-    """
-    until = time.monotonic() + seconds
-    while not cancelled():
-        left = until - time.monotonic()
-        if left <= 0:
-            return
-        time.sleep(min(_TICK, left))
-    raise Cancelled
 
 
 class _Again(Exception):

@@ -16,7 +16,6 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -39,7 +38,7 @@ _NOT_SENT = (
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer; `headers` are by lower-case name."""
+    """A whole answer; `headers` are by name in either case."""
 
     status: int
     headers: Mapping[str, str]
@@ -94,13 +93,10 @@ class Traffic:
 
         def exchange(carrier: _Carrier) -> Reply:
             try:
-                request = httpx.Request(
-                    method, address, headers=headers, content=body, extensions={"timeout": timeout}
-                )
+                request = httpx.Request(method, address, headers=headers, content=body, extensions={"timeout": timeout})
                 answer = carrier.transport(self._proxy_for(request.url)).handle_request(request)
                 try:
-                    names = {name.lower(): value for name, value in answer.headers.items()}
-                    return Reply(answer.status_code, names, _whole(answer, limit, until))
+                    return Reply(answer.status_code, answer.headers, _whole(answer, limit, until))
                 finally:
                     answer.close()
             except _NOT_SENT as problem:
