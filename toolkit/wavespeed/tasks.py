@@ -204,12 +204,12 @@ class _Task:
         expected = self._journal.typical(order.model, str(order.inputs.get("size", ""))) or order.seconds
         started = time.monotonic() - max(0.0, time.time() - began)
         until = time.monotonic() + self._patience
-        pause, growth, unseen, empty = max(0.0, started + expected + 0.05 - time.monotonic()), 0.15 * expected, 0, 0
-        growth = max(0.3, growth)
+        pause, unseen, empty = max(0.0, started + expected + 0.05 - time.monotonic()), 0, 0
+        growth = max(0.3, 0.1 * expected)
         while not prediction.is_ended or (prediction.is_finished and not prediction.pictures and empty <= 3):
             self._wait(pause, expected, started)
             pause = min(10.0, growth) * random.uniform(0.9, 1.1)
-            growth *= 1.6
+            growth *= 1.3
             try:
                 prediction = self._client.prediction(prediction.id, self._cancelled)
                 empty += prediction.is_finished

@@ -94,11 +94,7 @@ class Traffic:
         def exchange(carrier: _Carrier) -> Reply:
             try:
                 request = httpx.Request(method, address, headers=headers, content=body, extensions={"timeout": timeout})
-                answer = carrier.transport(self._proxy_for(request.url)).handle_request(request)
-                try:
-                    return Reply(answer.status_code, answer.headers, _whole(answer, limit, until))
-                finally:
-                    answer.close()
+                return _exchanged(carrier.transport(self._proxy_for(request.url)), request, limit, until)
             except _NOT_SENT as problem:
                 raise Unreachable(f"WaveSpeed: {_host(address)} cannot be reached ({_reason(problem)})") from None
             except (httpx.HTTPError, httpx.StreamError, ValueError) as problem:
@@ -193,6 +189,14 @@ class _Carrier:
                 except ValueError:  # taken just now
                     continue
                 return None
+
+
+def _exchanged(transport: httpx.HTTPTransport, request: httpx.Request, limit: int, until: float) -> Reply:
+    answer = transport.handle_request(request)
+    try:
+        return Reply(answer.status_code, answer.headers, _whole(answer, limit, until))
+    finally:
+        answer.close()
 
 
 def _whole(answer: httpx.Response, limit: int, until: float) -> bytes:

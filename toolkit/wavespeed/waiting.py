@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from toolkit.errors import Cancelled
@@ -13,14 +14,13 @@ _TICK = 0.4
 
 
 class _Waiter:
-    """One thread that waits, by a lock it cannot have."""
+    """One thread that waits, by a lock it cannot have before the time is up or it is woken."""
 
     def __init__(self, cancelled: Callable[[], bool]) -> None:
-        self.cancelled, self.problem = cancelled, None
+        self.cancelled = cancelled
+        self.problem: BaseException | None = None
         self.lock = threading.Lock()
         self.lock.acquire()
-
-    problem: BaseException | None
 
 
 class _Watch:
@@ -49,8 +49,8 @@ class _Watch:
             raise waiter.problem
 
     def _look(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(_TICK):
+        while True:
+            time.sleep(_TICK)
             with self._mutex:
                 waiters = tuple(self._waiters)
                 if not waiters:
@@ -76,8 +76,8 @@ def wait(seconds: float, cancelled: Callable[[], bool]) -> None:
     """Wait, unless the run is cancelled meanwhile.
 
     Args:
-        seconds: at most an hour.
-        cancelled: asked at the beginning and then several times a second, in another thread.
+        seconds: until it ends.
+        cancelled: asked at the beginning, and then several times a second by another thread.
 
     Raises:
         Cancelled: when it said so.
