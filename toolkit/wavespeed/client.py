@@ -157,14 +157,19 @@ class Client:
             ServiceError, Unreachable, Lost: when neither way works.
             Cancelled: when `cancelled` said so.
         """
-        try:
-            return self._by_ticket(data, name, content_type, cancelled)
-        except ServiceError as problem:
-            if problem.kind in ("key", "busy", "credit"):
-                raise
-        except Lost:
-            pass
-        return self._by_form(data, name, content_type, cancelled)
+
+        def uploaded() -> str:
+            try:
+                return self._by_ticket(data, name, content_type, cancelled)
+            except ServiceError as problem:
+                if problem.kind in ("key", "busy", "credit"):
+                    raise
+            except Lost:
+                pass
+            return self._by_form(data, name, content_type, cancelled)
+
+        total = 2 * self._timeouts.answer + 4 * self._timeouts.upload
+        return self._traffic.aside(uploaded, "an upload took too long", total, cancelled)
 
     def download(self, address: str, cancelled: Cancel = _never) -> bytes:
         """A file from the address of an output, without the key.

@@ -16,6 +16,7 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import httpx
 
@@ -34,6 +35,12 @@ _NOT_SENT = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError,
     httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL,
 )  # fmt: skip
+
+_LIMITS = httpx.Limits(keepalive_expiry=_IDLE)
+
+T = TypeVar("T")
+_Inbox = queue.SimpleQueue[tuple[Callable[[], Any], queue.SimpleQueue[Any]] | None]
+"""Of a thread: what to call, and where its answer is waited for."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +69,14 @@ class Traffic:
         after_fork(self, Traffic._fresh)
 
     def _fresh(self) -> None:
-        self._idle: deque[_Carrier] = deque()
+        self._idle: deque[_Inbox] = deque()
         self._mutex = threading.Lock()
+        self._here = threading.local()
 
     def close(self) -> None:
         """End the connections that are not in use."""
         while self._idle:
-            self._idle.pop().end()
+            self._idle.pop().put(None)
 
     def ask(
         self, method: str, address: str, headers: Mapping[str, str], body: bytes | None = None, *,
@@ -91,32 +99,87 @@ class Traffic:
         timeout = {"connect": self._connect, "read": read, "write": read, "pool": total}
         headers = {"Accept": "*/*", "Accept-Encoding": "identity", **headers}
 
-        def exchange(carrier: _Carrier) -> Reply:
+        def exchange() -> Reply:
             try:
                 request = httpx.Request(method, address, headers=headers, content=body, extensions={"timeout": timeout})
-                return _exchanged(carrier.transport(self._proxy_for(request.url)), request, limit, until)
+                return _exchanged(self._transport(request.url), request, limit, until)
             except _NOT_SENT as problem:
                 raise Unreachable(f"WaveSpeed: {_host(address)} cannot be reached ({_reason(problem)})") from None
             except (httpx.HTTPError, httpx.StreamError, ValueError) as problem:
                 raise Lost(f"WaveSpeed: the connection to {_host(address)} was lost ({_reason(problem)})") from None
 
+        return self.aside(exchange, f"{_host(address)} took too long to answer", total, cancelled)
+
+    def aside(self, call: Callable[[], T], late: str, total: float, cancelled: Callable[[], bool]) -> T:
+        """What `call` gives, done in a thread with connections; what is asked within it is asked in the same one.
+
+        Raises:
+            Lost: saying `late` when it took more than `total` seconds; the thread goes on.
+            Cancelled: when `cancelled` said so.
+        """
+        if getattr(self._here, "transports", None) is not None:
+            if cancelled():
+                raise Cancelled
+            return call()
         try:
-            carrier = self._idle.pop()
+            inbox = self._idle.pop()
         except IndexError:
-            carrier = _Carrier(self._idle, self._context())
-        answer = carrier.begin(exchange)
+            inbox = queue.SimpleQueue()
+            threading.Thread(target=self._serve, args=(inbox,), name="wavespeed", daemon=True).start()
+        answer: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+        inbox.put((call, answer))
+        until = time.monotonic() + total
         while True:
             try:
-                reply = answer.get(timeout=_TICK)
+                result, problem = answer.get(timeout=_TICK)
             except queue.Empty:
                 if cancelled():
                     raise Cancelled from None
                 if time.monotonic() > until:
-                    raise Lost(f"WaveSpeed: {_host(address)} took too long to answer") from None
+                    raise Lost(f"WaveSpeed: {late}") from None
             else:
-                if isinstance(reply, BaseException):
-                    raise reply
-                return reply
+                if problem is not None:
+                    raise problem
+                return cast(T, result)
+
+    def _serve(self, inbox: _Inbox) -> None:
+        """A thread's work: one call after the other, until nobody has needed it for a while."""
+        transports: dict[str, httpx.HTTPTransport] = {}
+        self._here.transports = transports
+        while work := self._next(inbox):
+            call, answer = work
+            result, problem = None, None
+            try:
+                result = call()
+            except BaseException as failure:
+                problem = failure
+            self._idle.append(inbox)
+            answer.put((result, problem))
+            del work, call, answer, result, problem  # nothing is kept alive meanwhile
+        for transport in transports.values():
+            transport.close()
+
+    def _next(self, inbox: _Inbox) -> tuple[Callable[[], Any], queue.SimpleQueue[Any]] | None:
+        while True:
+            try:
+                return inbox.get(timeout=_IDLE)
+            except queue.Empty:
+                try:
+                    self._idle.remove(inbox)
+                except ValueError:  # taken just now
+                    continue
+                return None
+
+    def _transport(self, url: httpx.URL) -> httpx.HTTPTransport:
+        """This thread's connections, by the proxy that leads to an address."""
+        transports, proxy = self._here.transports, self._proxy_for(url)
+        if proxy not in transports:
+            try:
+                transports[proxy] = httpx.HTTPTransport(verify=self._context(), proxy=proxy or None, limits=_LIMITS)
+            except (ImportError, ValueError) as problem:
+                raise httpx.ProxyError(f"the proxy cannot be used: {problem}") from None
+        found: httpx.HTTPTransport = transports[proxy]
+        return found
 
     def _context(self) -> ssl.SSLContext:
         """Whom to trust, read once: that takes as long as a hundred exchanges."""
@@ -130,65 +193,6 @@ class Traffic:
         proxies = urllib.request.getproxies()
         found = proxies.get(url.scheme) or proxies.get("all") or ""
         return found if "://" in found or not found else f"http://{found}"
-
-
-Exchange = Callable[["_Carrier"], Reply]
-Answer = queue.SimpleQueue[Reply | BaseException]
-
-
-class _Carrier:
-    """A thread and its connections: one exchange after the other, until nobody has needed it for a while.
-
-    Args:
-        idle: where it lies while it has nothing to do; whoever takes it from there may begin an exchange.
-        trusted: for its connections.
-    """
-
-    def __init__(self, idle: deque[_Carrier], trusted: ssl.SSLContext) -> None:
-        self._idle, self._trusted = idle, trusted
-        self._transports: dict[str, httpx.HTTPTransport] = {}
-        self._inbox: queue.SimpleQueue[tuple[Exchange, Answer] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._serve, name="wavespeed", daemon=True).start()
-
-    def begin(self, exchange: Exchange) -> Answer:
-        """Where the reply comes, or what went wrong."""
-        answer: Answer = queue.SimpleQueue()
-        self._inbox.put((exchange, answer))
-        return answer
-
-    def end(self) -> None:
-        """Close the connections."""
-        self._inbox.put(None)
-
-    def transport(self, proxy: str) -> httpx.HTTPTransport:
-        """The connections by way of a proxy; of none where that is empty."""
-        if proxy not in self._transports:
-            self._transports[proxy] = httpx.HTTPTransport(verify=self._trusted, proxy=proxy or None)
-        return self._transports[proxy]
-
-    def _serve(self) -> None:
-        while work := self._next():
-            exchange, answer = work
-            try:
-                reply: Reply | BaseException = exchange(self)
-            except BaseException as problem:
-                reply = problem
-            self._idle.append(self)
-            answer.put(reply)
-            del work, exchange, answer, reply  # nothing is kept alive meanwhile
-        for transport in self._transports.values():
-            transport.close()
-
-    def _next(self) -> tuple[Exchange, Answer] | None:
-        while True:
-            try:
-                return self._inbox.get(timeout=_IDLE)
-            except queue.Empty:
-                try:
-                    self._idle.remove(self)
-                except ValueError:  # taken just now
-                    continue
-                return None
 
 
 def _exchanged(transport: httpx.HTTPTransport, request: httpx.Request, limit: int, until: float) -> Reply:
