@@ -224,6 +224,16 @@ def test_steps_that_would_pay_twice_or_forget_are_our_own_mistakes(journal: Jour
     assert entry.state == state
 
 
+def test_an_upload_is_done_without_being_announced_and_nothing_else_is(journal: Journal) -> None:
+    with journal.claim("an upload", "upload") as claim:
+        claim.done({"url": "https://host/1", "expires": time.time() + 60})
+    found = journal.lookup("an upload")
+    assert found is not None
+    assert (found.state, found.owner, found.answer["url"]) == ("done", "", "https://host/1")
+    with journal.claim("a fill", "fill") as claim, pytest.raises(AssertionError, match="cannot become done"):
+        claim.done({})
+
+
 def test_an_upload_is_good_until_it_expires(journal: Journal) -> None:
     for expires, found in ((time.time() + 100, "done"), (time.time() - 1, "intended")):
         key = f"key {found}"

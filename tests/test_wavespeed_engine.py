@@ -14,6 +14,7 @@ import pytest
 from tests.paid import KEY, PRICE, key_written
 from toolkit import library
 from toolkit.edit import Edit
+from toolkit.engines import resolve
 from toolkit.errors import EngineError, ParameterError
 from toolkit.recipe import Recipe
 from toolkit.run import Run
@@ -145,3 +146,9 @@ def test_without_a_key(service: Server, photo: Path, monkeypatch: pytest.MonkeyP
         edited(photo)
     assert "another-key" not in str(problem.value)
     assert not service.accepted
+
+
+@pytest.mark.parametrize(("tier", "calls"), [("bronze", 11), ("silver", 108), ("ultra", 128)])
+def test_no_more_calls_wait_than_the_account_has_use_for(tier: str, calls: int, tmp_path: Path) -> None:
+    (tmp_path / "configuration" / "settings.yaml").write_text(f"wavespeed: {{tier: {tier}}}")
+    assert resolve("fill", "wavespeed-flux-fill-dev").in_flight == calls

@@ -1,10 +1,6 @@
 """What was asked, sent and paid, and the results by content.
 
-A paid job is written down before it is sent. Its row says how far it came, whoever was killed meanwhile:
-
-    intended ── sending ──┬── sent ──┬── done
-       nothing was sent   │          ├── failed     certainly refused, or failed; the next attempt is a new row
-                          └──────────┴── unknown    perhaps paid; becomes sent, done or failed once it is found out
+A paid job is written down before it is sent; its row (`attempts`) says how far it came, whoever was killed meanwhile.
 """
 
 from __future__ import annotations
@@ -14,16 +10,17 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from toolkit.attempts import Attempts, Claim, as_json, as_text
 from toolkit.database import Database
 from toolkit.entries import Entry, ItemEntry, ItemState, Kind, RunEntry, State
 from toolkit.errors import Cancelled, EngineError, ParameterError, UnknownNameError
 from toolkit.liveness import Owner, after_fork
-from toolkit.results import Results, whole
+from toolkit.results import Results
 
 __all__ = ["Claim", "Entry", "ItemEntry", "Journal", "Kind", "RunEntry", "State"]
 
@@ -52,17 +49,6 @@ CREATE INDEX job_that_took ON job (model, size, number) WHERE seconds IS NOT NUL
 _TICK = 0.2
 """Seconds between looks at whether another owner is finished, and whether the caller cancelled."""
 
-_PLAIN = ("key", "attempt", "kind", "state", "run", "owner", "remote", "price", "paid", "error")
-
-_NEXT: Mapping[State, tuple[State, ...]] = {
-    "intended": ("sending", "failed"),
-    "sending": ("sent", "done", "failed", "unknown"),
-    "sent": ("done", "failed", "unknown"),
-    "unknown": ("sent", "done", "failed", "unknown"),
-    "failed": ("sending",),
-    "done": (),
-}
-
 
 class Journal:
     """Runs and paid jobs, shared by all threads and processes that use the folder; opened at first use.
@@ -77,9 +63,9 @@ class Journal:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder, self.trouble = folder, ""
-        self._results = Results(folder / "results" if folder else None)
         self._database = Database(folder / "journal.sqlite3" if folder else None, _VERSION, _SCHEMA)
         self._owner = Owner(folder)
+        self._attempts = Attempts(self._database, Results(folder / "results" if folder else None), self._owner)
         self._fresh()
         after_fork(self, Journal._fresh)
 
@@ -97,17 +83,17 @@ class Journal:
     def begin(self, about: Mapping[str, Any]) -> str:
         """Note that a run begins; its id, 12 hexadecimal digits. Best effort: see `trouble`."""
         run = secrets.token_hex(6)
-        text = _json(about)
+        text = as_json(about)
         with self._best_effort(), self._database.write() as database:
             database.execute(
                 "INSERT INTO run (id, about, state, owner, at) VALUES (?, ?, 'running', ?, ?)",
-                (run, text, self._me(), time.time()),
+                (run, text, self._attempts.me(), time.time()),
             )
         return run
 
     def note(self, run: str, number: int, name: str, state: ItemState, detail: Mapping[str, Any]) -> None:
         """Note what became of photo `number`, in place of what was noted before. Best effort: see `trouble`."""
-        values = (run, number, _text(name), state, _json(detail), time.time())
+        values = (run, number, as_text(name), state, as_json(detail), time.time())
         with self._best_effort(), self._database.write() as database:
             database.execute("INSERT OR REPLACE INTO item VALUES (?, ?, ?, ?, ?, ?)", values)
 
@@ -131,7 +117,7 @@ class Journal:
                 reopened = database.execute(
                     "UPDATE run SET state = 'running', ended = NULL, owner = ? "
                     "WHERE id = ? AND owner = ? AND state = ?",
-                    (self._me(), run, rows[0]["owner"], rows[0]["state"]),
+                    (self._attempts.me(), run, rows[0]["owner"], rows[0]["state"]),
                 ).rowcount
         if not reopened:
             raise EngineError(f"run {run}: is still running; wait for it or stop it first")
@@ -169,7 +155,7 @@ class Journal:
                 ItemEntry(row["number"], row["name"], row["state"], json.loads(row["detail"]), row["at"])
                 for row in items
             ),
-            jobs=tuple(self._entry(row) for row in jobs),
+            jobs=tuple(self._attempts.entry(row) for row in jobs),
         )
 
     def paid(self, run: str) -> tuple[float, float]:
@@ -195,7 +181,7 @@ class Journal:
         Raises:
             EngineError: when the journal cannot be opened.
         """
-        entry = self._newest(key)
+        entry = self._attempts.newest(key)
         return None if entry is None or entry.expired else entry
 
     def forget_upload(self, key: str) -> None:
@@ -268,7 +254,7 @@ class Journal:
                 if cancelled():
                     raise Cancelled
                 time.sleep(_TICK)
-            claim = Claim(self, entry, run)
+            claim = Claim(self._attempts, entry, run)
             if not claim.holds:
                 self._end_turn(key)
             yield claim
@@ -279,15 +265,12 @@ class Journal:
                 self._release(claim)
 
     def _release(self, claim: Claim) -> None:
-        if claim.owner != self._me():  # a forked child leaves the block: the claim is its parent's
+        if claim.owner != self._attempts.me():  # a forked child leaves the block: the claim is its parent's
             return
         if claim.entry.state != "done":
             # If it cannot be written, threads of this process go on all the same, and others when it ends.
-            with contextlib.suppress(EngineError), self._database.write() as database:
-                database.execute(
-                    "UPDATE job SET owner = '' WHERE key = ? AND attempt = ? AND owner = ?",
-                    (claim.entry.key, claim.entry.attempt, claim.owner),
-                )
+            with contextlib.suppress(EngineError):
+                self._attempts.free(claim.entry)
         self._end_turn(claim.entry.key)
 
     def _wait_for_turn(self, key: str, cancelled: Callable[[], bool]) -> None:
@@ -307,12 +290,17 @@ class Journal:
     def _take(self, key: str, kind: Kind, run: str, fresh: bool) -> Entry | None:
         """The newest attempt, made ours if it is not done; None while a living process holds it."""
         while True:
-            entry = self._newest(key)
-            again = fresh and not self._asked(key, run)
+            entry = self._attempts.newest(key)
+            again = fresh and not self._attempts.asked(key, run)
             if entry is not None and entry.state == "done" and not entry.expired and not again:
                 return entry
-            me = self._me()
-            if entry is not None and entry.state != "done" and entry.owner not in ("", me) and self._lives(entry.owner):
+            me = self._attempts.me()
+            if (
+                entry is not None
+                and entry.state != "done"
+                and entry.owner not in ("", me)
+                and self._attempts.lives(entry.owner)
+            ):
                 return None
             if (
                 entry is None
@@ -320,80 +308,17 @@ class Journal:
                 or entry.expired
                 or (again and (entry.state == "unknown" or "done" in entry.times))
             ):
-                entry = self._attempt(key, kind, run, entry)
+                entry = self._attempts.add(key, kind, run, entry)
             else:
-                entry = self._adopt(entry, run)
+                entry = self._attempts.adopt(entry, run)
             if entry is not None:  # else another process was first: look again
                 return entry
 
-    def _asked(self, key: str, run: str) -> bool:
-        """Whether the run has made an attempt that did not fail."""
-        statement = "SELECT 1 FROM job WHERE key = ? AND run = ? AND state != 'failed' LIMIT 1"
-        return bool(run and self._database.read(statement, (key, run)))
-
-    def _attempt(self, key: str, kind: Kind, run: str, after: Entry | None) -> Entry | None:
-        """A new attempt; None when another process made one since we looked."""
-        attempt = after.attempt + 1 if after else 1
-        entry = Entry(key, attempt, kind, "intended", run, self._me(), times={"intended": time.time()})
-        values = (key, attempt, kind, run, entry.owner, _json(entry.times))
-        with self._database.write() as database:
-            made = database.execute(
-                "INSERT OR IGNORE INTO job (key, attempt, kind, state, run, owner, times) "
-                "VALUES (?, ?, ?, 'intended', ?, ?, ?)",
-                values,
-            )
-            if not made.rowcount:
-                return None
-            database.execute("UPDATE job SET owner = '' WHERE key = ? AND attempt < ?", (key, attempt))
-            return entry
-
-    def _adopt(self, entry: Entry, run: str) -> Entry | None:
-        """The attempt of an owner who left it; None when another process changed it since we looked."""
-        run = run if entry.state == "intended" else entry.run
-        recorded = "done" if "done" in entry.times and entry.state == "sent" else entry.state
-        with self._database.write() as database:
-            taken = database.execute(
-                "UPDATE job SET owner = ?, run = ?, state = ? "
-                "WHERE key = ? AND attempt = ? AND owner = ? AND state IN (?, ?)",
-                (self._me(), run, entry.state, entry.key, entry.attempt, entry.owner, entry.state, recorded),
-            )
-            if not taken.rowcount:
-                return None
-            row = "SELECT * FROM job WHERE key = ? AND attempt = ?"  # as it is now, not as it was when we looked
-            return self._entry(database.execute(row, (entry.key, entry.attempt)).fetchone())
-
-    def _newest(self, key: str) -> Entry | None:
-        rows = self._database.read("SELECT * FROM job WHERE key = ? ORDER BY attempt DESC LIMIT 1", (key,))
-        if not rows:
-            return None
-        entry = self._entry(rows[0])
-        damaged = entry.state == "done" and not all(whole(path) for path in entry.files)
-        return replace(entry, state="sent") if damaged else entry
-
-    def _entry(self, row: Any) -> Entry:
-        values = {name: row[name] for name in _PLAIN}
-        values |= {name: json.loads(row[name]) for name in ("request", "facts", "answer", "times")}
-        return Entry(**values, files=tuple(self._results.path(name) for name in json.loads(row["files"])))
-
     def _run(self, row: Any) -> RunEntry:
         state = row["state"]
-        if state == "running" and not self._lives(row["owner"]):
+        if state == "running" and not self._attempts.lives(row["owner"]):
             state = "interrupted"
         return RunEntry(row["id"], json.loads(row["about"]), state, row["at"], row["ended"])
-
-    def _me(self) -> str:
-        try:
-            return self._owner.id
-        except OSError as problem:
-            raise EngineError(
-                f"{problem.filename}: cannot be made ({problem.strerror}); the journal's folder must be writable"
-            ) from problem
-
-    def _lives(self, owner: str) -> bool:
-        try:
-            return self._owner.alive(owner)
-        except OSError as problem:
-            raise EngineError(f"{problem.filename}: cannot be looked at ({problem.strerror})") from problem
 
     @contextlib.contextmanager
     def _best_effort(self) -> Iterator[None]:
@@ -401,92 +326,3 @@ class Journal:
             yield
         except EngineError as problem:
             self.trouble = str(problem)
-
-
-class Claim:
-    """A job that is held, and what may be written of it; each call is on the disk when it returns.
-
-    Attributes:
-        entry: the attempt as it stands.
-        holds: False when it was done already: there is nothing to do.
-        owner: the process that made the claim.
-    """
-
-    def __init__(self, journal: Journal, entry: Entry, run: str) -> None:
-        self.entry = entry
-        self.owner = entry.owner
-        self._run = run
-        self.holds = entry.state != "done"
-        self._journal = journal
-
-    def sending(self, request: Mapping[str, Any], price: float) -> None:
-        """It is about to be sent; nothing may be sent unless this returns. After `failed` a new attempt begins.
-
-        Args:
-            request: what is sent, JSON-ready, without key or headers.
-            price: dollars it costs if it is accepted.
-
-        Raises:
-            EngineError: when it cannot be written down.
-        """
-        if self.entry.state == "failed":
-            attempt = self._journal._attempt(self.entry.key, self.entry.kind, self._run, self.entry)
-            assert attempt is not None, "another made an attempt at a job that is held"
-            self.entry = attempt
-        columns = {"model": str(request.get("model", "")), "size": str(request.get("size", ""))}
-        self._write(columns, state="sending", request=request, price=price)
-
-    def sent(self, remote: str, **facts: Any) -> None:
-        """The service accepted it and calls it `remote`; `facts` are what else it said."""
-        self._write({}, state="sent", remote=remote, facts=facts)
-
-    def done(self, answer: Mapping[str, Any], files: Sequence[tuple[bytes, str]] = ()) -> None:
-        """Keep the answer; `files` are bytes with their suffix, and lie on the disk before the job is done.
-
-        Raises:
-            EngineError: when it cannot be written; the state stays as it was.
-        """
-        names = [self._journal._results.put(data, suffix) for data, suffix in files]
-        paths = tuple(self._journal._results.path(name) for name in names)
-        seconds = answer.get("seconds")
-        columns = {"seconds": float(seconds) if isinstance(seconds, int | float) else None}
-        self._write(columns, state="done", answer=answer, files=paths, paid=self.entry.price, error="")
-
-    def failed(self, error: str, paid: float = 0.0) -> None:
-        """It was certainly refused, or failed and cost `paid` dollars."""
-        self._write({}, state="failed", error=error, paid=max(paid, self.entry.paid or 0.0))
-
-    def unknown(self, error: str) -> None:
-        """Its fate cannot be learnt: perhaps paid."""
-        self._write({}, state="unknown", error=error)
-
-    def _write(self, columns: Mapping[str, Any], *, state: State, **changes: Any) -> None:
-        entry = self.entry
-        assert self.holds, f"a job that was {entry.state} when it was claimed cannot become {state}"
-        assert state in _NEXT[entry.state], f"a job that is {entry.state} cannot become {state}"
-        changed = replace(entry, state=state, times={**entry.times, state: time.time()}, **changes)
-        changed = replace(changed, owner="") if state == "done" else changed
-        values = {name: getattr(changed, name) for name in ("state", "owner", "remote", "price", "paid", "error")}
-        values["error"] = _text(changed.error)
-        values |= {name: _json(getattr(changed, name)) for name in ("request", "facts", "answer", "times")}
-        values |= {"files": _json([f"{path.parent.name}/{path.name}" for path in changed.files]), **columns}
-        with self._journal._database.write(durable=True) as database:
-            written = database.execute(
-                f"UPDATE job SET {', '.join(f'{name} = ?' for name in values)} "
-                "WHERE key = ? AND attempt = ? AND owner = ?",
-                (*values.values(), entry.key, entry.attempt, self._journal._me()),
-            ).rowcount
-        if not written:
-            raise EngineError("the journal no longer has the job that is held; was it removed, or its `owners` folder?")
-        self.entry = changed
-
-
-def _text(text: str) -> str:
-    """`text` as a database can hold it: a file name may have bytes that are no text."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _json(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    assert '"authorization": ' not in text.lower(), "keys of an account are never written down"
-    return text

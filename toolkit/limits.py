@@ -18,7 +18,7 @@ from toolkit.liveness import Owner, after_fork
 WINDOW = 60.0
 """Seconds over which starts are counted."""
 
-_TICK = 0.25
+_TICK = 0.4
 """Seconds between looks at whether a slot became free in another process, and whether the caller cancelled."""
 
 _VERSION = 1

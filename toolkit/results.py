@@ -24,6 +24,7 @@ class Results:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._making = threading.Lock()
+        self._synced: set[Path] = set()
 
     def path(self, name: str) -> Path:
         """Where the file called `name`, as `put` returned it, lies."""
@@ -59,8 +60,10 @@ class Results:
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
-            for folder in (path.parent, path.parent.parent):
-                _sync(folder)
+            _sync(path.parent)
+            if path.parent not in self._synced:  # its own entry, which may be new
+                _sync(path.parent.parent)
+                self._synced.add(path.parent)
         except OSError as problem:
             raise EngineError(f"{path}: a result cannot be kept ({problem.strerror})") from problem
         return name

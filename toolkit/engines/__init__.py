@@ -67,7 +67,7 @@ class FillJob:
         state = hashlib.sha256()
         for array in (self.pixels, self.mask, self.blocked):
             state.update(f"{array.shape}{array.dtype}".encode())
-            state.update(np.ascontiguousarray(array).tobytes())
+            state.update(np.ascontiguousarray(array).data)
         rest = {"prompt": self.prompt, "seeds": self.seeds, "parameters": dict(self.parameters), "card": self.card}
         state.update(json.dumps(rest, sort_keys=True).encode())
         return state.hexdigest()
@@ -137,7 +137,7 @@ class EnhanceJob:
         state = hashlib.sha256()
         for array in (self.picture, self.hole):
             state.update(f"{array.shape}{array.dtype}".encode())
-            state.update(np.ascontiguousarray(array).tobytes())
+            state.update(np.ascontiguousarray(array).data)
         state.update(json.dumps([self.prompt, self.surroundings.text, self.card]).encode())
         return state.hexdigest()
 

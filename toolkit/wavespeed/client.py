@@ -157,14 +157,19 @@ class Client:
             ServiceError, Unreachable, Lost: when neither way works.
             Cancelled: when `cancelled` said so.
         """
-        try:
-            return self._by_ticket(data, name, content_type, cancelled)
-        except ServiceError as problem:
-            if problem.kind in ("key", "busy", "credit"):
-                raise
-        except Lost:
-            pass
-        return self._by_form(data, name, content_type, cancelled)
+
+        def uploaded() -> str:
+            try:
+                return self._by_ticket(data, name, content_type, cancelled)
+            except ServiceError as problem:
+                if problem.kind in ("key", "busy", "credit"):
+                    raise
+            except Lost:
+                pass
+            return self._by_form(data, name, content_type, cancelled)
+
+        total = 2 * self._timeouts.answer + 4 * self._timeouts.upload
+        return self._traffic.aside(uploaded, "an upload took too long", total, cancelled)
 
     def download(self, address: str, cancelled: Cancel = _never) -> bytes:
         """A file from the address of an output, without the key.
@@ -260,11 +265,10 @@ class Client:
 
     def _exchange(self, method: str, path: str, body: Any, seconds: float, cancelled: Cancel) -> Reply:
         """One exchange; redirects are followed where asking twice costs nothing."""
-        address = self.base_url + path
+        address, known = self.base_url + path, True
         content = None if body is None else json.dumps(body).encode()
         headers = {"User-Agent": "inpaint-toolkit"} | ({"Content-Type": "application/json"} if content else {})
         for _ in range(_REDIRECTS):
-            known = _same_origin(address, self.base_url)
             reply = self._traffic.ask(
                 method, address, headers | self._authorization() if known else headers, content,
                 limit=MAX_REPLY, read=seconds, total=2 * seconds, cancelled=cancelled,
@@ -272,6 +276,7 @@ class Client:
             if method != "GET" or reply.status not in _REDIRECTED or "location" not in reply.headers:
                 return reply
             address = urljoin(address, reply.headers["location"])
+            known = _same_origin(address, self.base_url)
         raise Lost("WaveSpeed: an answer is redirected in a circle")
 
     def _refusal(self, reply: Reply, values: Any) -> ServiceError:

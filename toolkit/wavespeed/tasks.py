@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from toolkit.entries import Entry
-from toolkit.errors import Cancelled, EngineError
+from toolkit.errors import EngineError
 from toolkit.journal import Claim, Journal
 from toolkit.limits import Limits
 from toolkit.wavespeed.client import Client
@@ -25,6 +25,7 @@ from toolkit.wavespeed.matching import compared, noted
 from toolkit.wavespeed.orders import Answer, Order, TaskRun
 from toolkit.wavespeed.replies import Lost, Prediction, ServiceError, Unreachable
 from toolkit.wavespeed.uploads import Uploads
+from toolkit.wavespeed.waiting import wait
 
 __all__ = ["Answer", "Order", "TaskRun", "Tasks"]
 
@@ -33,9 +34,6 @@ _CLOCKS = 36 * 3600.0
 
 _ATTEMPTS = 6
 """Times a call is made that costs nothing, or that was certainly not taken."""
-
-_TICK = 0.5
-"""Seconds between looks at whether the run was cancelled."""
 
 
 class Tasks:
@@ -206,12 +204,12 @@ class _Task:
         expected = self._journal.typical(order.model, str(order.inputs.get("size", ""))) or order.seconds
         started = time.monotonic() - max(0.0, time.time() - began)
         until = time.monotonic() + self._patience
-        pause, growth, unseen, empty = max(0.0, started + expected + 0.05 - time.monotonic()), 0.15 * expected, 0, 0
-        growth = max(0.3, growth)
+        pause, unseen, empty = max(0.0, started + expected + 0.05 - time.monotonic()), 0, 0
+        growth = max(0.3, 0.1 * expected)
         while not prediction.is_ended or (prediction.is_finished and not prediction.pictures and empty <= 3):
             self._wait(pause, expected, started)
             pause = min(10.0, growth) * random.uniform(0.9, 1.1)
-            growth *= 1.6
+            growth *= 1.3
             try:
                 prediction = self._client.prediction(prediction.id, self._cancelled)
                 empty += prediction.is_finished
@@ -314,21 +312,6 @@ class _Task:
             return self._cancelled()
 
         wait(seconds, tick)
-
-
-def wait(seconds: float, cancelled: Callable[[], bool]) -> None:
-    """Sleep, looking now and then whether the run was cancelled.
-
-    Raises:
-        Cancelled: when it was.
-    """
-    until = time.monotonic() + seconds
-    while not cancelled():
-        left = until - time.monotonic()
-        if left <= 0:
-            return
-        time.sleep(min(_TICK, left))
-    raise Cancelled
 
 
 class _Again(Exception):

@@ -55,8 +55,6 @@ class Uploads:
         with self._journal.claim(self._key(data), "upload", run=run, cancelled=cancelled) as claim:
             if claim.entry.state == "done":
                 return str(claim.entry.answer["url"])
-            if claim.entry.state == "intended":
-                claim.sending({"upload": name, "bytes": len(data)}, 0.0)
             for attempt in range(_ATTEMPTS):
                 if attempt:
                     asked = problem.again if isinstance(problem, ServiceError) else None

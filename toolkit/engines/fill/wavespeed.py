@@ -20,11 +20,14 @@ import PIL.Image
 
 from toolkit.cards import Card
 from toolkit.engines import EngineRun, FillJob, FillResult
-from toolkit.errors import EngineError
+from toolkit.errors import EngineError, ToolkitError
 from toolkit.geometry import Size
 from toolkit.settings import load
-from toolkit.wavespeed import account
+from toolkit.wavespeed import PACE, account
 from toolkit.wavespeed.tasks import Order
+
+AHEAD = 8
+"""Calls that bring their pictures to the service while all tasks the account may have are under way."""
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -32,6 +35,15 @@ Bytes = npt.NDArray[np.uint8]
 def missing(card: Card) -> str:
     """What keeps it from running here."""
     return account.missing()
+
+
+def configured(card: Card) -> Card:
+    """The card with as many calls at once as the account may have, and a few that prepare the next."""
+    try:
+        tier = load().wavespeed.tier
+    except ToolkitError:
+        return card
+    return card.model_copy(update={"in_flight": min(card.in_flight, PACE[tier][1] + AHEAD)})
 
 
 def destination(card: Card) -> str:

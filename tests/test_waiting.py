@@ -1,0 +1,68 @@
+"""Waiting that can be cancelled."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from toolkit.errors import Cancelled
+from toolkit.wavespeed.waiting import wait
+
+
+def test_it_ends_when_the_time_is_up() -> None:
+    began = time.monotonic()
+    wait(0.05, lambda: False)
+    assert time.monotonic() - began >= 0.05
+
+
+def test_who_is_cancelled_before_does_not_wait() -> None:
+    with pytest.raises(Cancelled):
+        wait(0.0, lambda: True)
+
+
+def test_who_is_cancelled_meanwhile_wakes_and_the_others_go_on() -> None:
+    stop, ended, woken = threading.Event(), list[str](), list[str]()
+
+    def cancellable() -> None:
+        try:
+            wait(30.0, stop.is_set)
+        except Cancelled:
+            woken.append("cancelled")
+
+    def patient() -> None:
+        wait(0.6, lambda: False)
+        ended.append("in time")
+
+    threads = [threading.Thread(target=call) for call in (cancellable, cancellable, patient)]
+    for thread in threads:
+        thread.start()
+    stop.set()
+    for thread in threads:
+        thread.join(20.0)
+    assert len(woken) == 2
+    assert len(ended) == 1
+
+
+def test_what_goes_wrong_while_asking_is_raised_where_it_is_waited() -> None:
+    asked = 0
+
+    def cancelled() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise ValueError("progress cannot be shown")
+        return False
+
+    with pytest.raises(ValueError, match="cannot be shown"):
+        wait(30.0, cancelled)
+
+
+def test_it_works_again_after_nobody_has_waited_for_a_while() -> None:
+    for _ in range(2):
+        stop = threading.Event()
+        threading.Timer(0.05, stop.set).start()
+        with pytest.raises(Cancelled):
+            wait(30.0, stop.is_set)
+        time.sleep(1.0)
