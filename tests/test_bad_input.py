@@ -168,7 +168,8 @@ def test_what_cannot_be_done(options: tuple[str, ...], sentence: str) -> None:
         (("run", "nope.yaml", "p.png"), "nope.yaml: cannot be read: No such file or directory"),
         (("run", "remove-objet", "p.png"), "no recipe 'remove-objet'; did you mean 'remove-object'?"),
         (("recipes", "show"), "name a recipe: inpaint recipes show NAME"),
-        (("recipes", "show", "x"), "no recipe 'x'; known: cutout, remove-object, swap-background"),
+        (("recipes", "show", "x"), "no recipe 'x'; known: add-content, cutout, remove-object, replace-object, "
+         "swap-background"),
         (("models", "show", "tela"), "no model 'tela'; did you mean 'telea'?"),
         (("completion", "ksh"), "invalid value for '{bash|zsh|fish}': 'ksh' is not one of 'bash', 'zsh', 'fish'; "
          "see inpaint completion --help"),

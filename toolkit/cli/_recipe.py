@@ -90,9 +90,9 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
     else:
         masks = None
     resumed = current().resumed
-    if options.get("seed") == "random":
+    drawn = options.get("seed") == "random"
+    if drawn:
         options["seed"] = int(resumed.about["seed"]) if resumed else draw_seed()
-        click.echo(f"seed {options['seed']}", err=True)
     bound = recipe.bind(options, settings)
     wanted = format_named(given["format"]) if given["format"] else None
     alpha = any(stage.gives_alpha for stage in bound.stages())
@@ -106,6 +106,8 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         verb=recipe.name,
         suffix=SUFFIX_OF[wanted] if wanted else ".png" if alpha else "",
     )
+    if drawn:
+        click.echo(f"seed {options['seed']}", err=True)
     to_stdout = given["output"] == STANDARD
     if to_stdout and given["as_json"]:
         raise UsageError("--json and -o - both want standard output; write the picture to a file")
