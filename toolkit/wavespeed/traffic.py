@@ -64,6 +64,7 @@ class Traffic:
     def __init__(self, base_url: str, proxy: str = "", connect: float = 10.0) -> None:
         self._environment = not is_loopback(base_url)
         self._proxy, self._connect = proxy, connect
+        self._proxies: dict[tuple[str, str], str] = {}
         self._trusted: ssl.SSLContext | None = None
         self._fresh()
         after_fork(self, Traffic._fresh)
@@ -172,7 +173,10 @@ class Traffic:
 
     def _transport(self, url: httpx.URL) -> httpx.HTTPTransport:
         """This thread's connections, by the proxy that leads to an address."""
-        transports, proxy = self._here.transports, self._proxy_for(url)
+        transports, place = self._here.transports, (url.scheme, url.host)
+        if place not in self._proxies:
+            self._proxies[place] = self._proxy_for(url)
+        proxy = self._proxies[place]
         if proxy not in transports:
             try:
                 transports[proxy] = httpx.HTTPTransport(verify=self._context(), proxy=proxy or None, limits=_LIMITS)
@@ -188,6 +192,7 @@ class Traffic:
             return self._trusted
 
     def _proxy_for(self, url: httpx.URL) -> str:
+        """The way to an address by settings and environment; empty where none stands between."""
         if self._proxy or not self._environment or urllib.request.proxy_bypass(url.host):
             return self._proxy
         proxies = urllib.request.getproxies()
