@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -28,6 +29,15 @@ MODEL = "wavespeed-ai/flux-fill-dev"
 KEY = "test-key"
 PRICE = 0.035
 SHORT = Timeouts(connect=2.0, answer=0.5, submit=0.5, upload=0.5, download=0.5)
+
+
+def quick_card(configuration: Path) -> None:
+    """Have the hosted engine's first poll come at once: the stand-in takes no seconds."""
+    name = "models/fill/wavespeed-flux-fill-dev.yaml"
+    text = (Path(__file__).parent.parent / name).read_text(encoding="utf-8")
+    text = re.sub(r"(?m)^per_call: .*$", "per_call: 0", re.sub(r"(?m)^pace: .*$", "pace: 0.01", text))
+    (configuration / name).parent.mkdir(parents=True, exist_ok=True)
+    (configuration / name).write_text(text, encoding="utf-8")
 
 
 class PaidRun:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import call, make_pictures
+from paid import quick_card
 from PIL import Image
 from wavespeed_server import Server
 
@@ -27,6 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: Server) -> No
     Path("configuration/settings.yaml").write_text(
         f"wavespeed: {{base_url: '{service.url}', settle: 0.5, tier: gold}}\n"
     )
+    quick_card(Path("configuration"))
     make_pictures()
 
 

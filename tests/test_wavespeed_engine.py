@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.paid import KEY, PRICE, key_written
+from tests.paid import KEY, PRICE, key_written, quick_card
 from toolkit import library
 from toolkit.edit import Edit
 from toolkit.engines import resolve
@@ -31,6 +31,8 @@ def own(service: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     configuration.mkdir()
     text = f"wavespeed: {{base_url: '{service.url}', settle: 0.3, tier: ultra}}"
     (configuration / "settings.yaml").write_text(text)
+    quick_card(configuration)
+    monkeypatch.chdir(configuration)  # cards in the working folder would go before its own
     monkeypatch.setenv("INPAINT_CONFIG", str(configuration))
     monkeypatch.setenv("INPAINT_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("WAVESPEED_API_KEY", KEY)
