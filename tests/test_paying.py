@@ -281,3 +281,53 @@ def test_the_key_is_written_nowhere(service: Server) -> None:
     for path in Path("state").rglob("*"):
         if path.is_file():
             assert b"secret-key" not in path.read_bytes(), path
+
+
+def test_no_number_is_no_limit(service: Server) -> None:
+    answer = call("remove-object", "p.png", *MASK, "--max-cost", "nan")
+    assert answer.code == 2
+    assert answer.sentence == "max-cost: expected dollars, 0 or more, got nan"
+    assert service.requests == []
+
+
+def test_a_dry_run_is_no_run_and_adds_up_a_folder(service: Server) -> None:
+    folder(2)
+    answer = call("remove-object", "in", *MASK, "-o", "out", "-n")
+    assert "2 of 2 photos planned: 2 calls, $0.07 at most" in answer.text
+    assert runs() == []
+
+
+def test_a_photo_s_line_says_what_it_cost() -> None:
+    command = ("remove-object", "p.png", *MASK, "--overwrite")
+    assert ", $0.035, " in call(*command).text
+    assert ", paid before, " in call(*command).text
+
+
+def test_a_seed_drawn_for_a_row_is_kept_when_its_run_is_taken_up(service: Server) -> None:
+    Path("jobs.csv").write_text("photo,mask,seed,output\np.png,m.png,random,a.png\np.jpg,m.png,random,b.png\n")
+    service.fault("download", 404, times=None)
+    assert call("remove-object", "--jobs", "jobs.csv", *MODEL).code == 1
+    service.clear()
+    assert call("resume").code == 0
+    assert len(service.accepted) == 2, "what was paid is fetched, not asked for anew"
+    assert len({sent.inputs["seed"] for sent in service.accepted}) == 2
+
+
+def test_resume_passes_over_what_came_from_standard_input(service: Server) -> None:
+    service.fault("submit", 400, times=2)
+    assert call("remove-object", "p.png", *MASK).code == 1
+    assert call("remove-object", "-", *MASK, "-o", "o.png", stdin=Path("p.png").read_bytes()).code == 1
+    assert call("resume").code == 0
+    assert Path("p-remove-object.png").is_file()
+
+
+def test_masks_held_of_photos_that_share_a_stem_are_kept_apart() -> None:
+    Path("in").mkdir()
+    for k, name in enumerate(("a.png", "a.jpg")):
+        noise = np.random.default_rng(k).integers(100, 130, (200, 300, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(f"in/{name}")
+    assert call("remove-object", "in", "--point", "150,100", *MODEL, "-o", "out").code == 1
+    (table,) = Path("out/held").glob("*/jobs.jsonl")
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    assert {row["mask"] for row in rows} == {"a.png", "a.jpg.png"}
+    assert all((table.parent / row["mask"]).is_file() for row in rows)

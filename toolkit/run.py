@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import threading
@@ -12,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from toolkit import engines, library
 from toolkit.cards import Card, Task
 from toolkit.engines import Enhancer, Filler, FillJob, FillResult, Matter, Segmenter
-from toolkit.errors import Cancelled, EngineError
+from toolkit.errors import Cancelled, EngineError, ParameterError
 from toolkit.journal import Journal
 from toolkit.queues import FillQueue, finished, open_queue
 from toolkit.workers import Pool
@@ -29,9 +30,15 @@ class Progress(Protocol):
 
 
 class Budget:
-    """What a command may spend, shared by all its edits."""
+    """What a command may spend, shared by all its edits.
+
+    Raises:
+        ParameterError: when `limit` is negative or no number.
+    """
 
     def __init__(self, limit: float | None = None) -> None:
+        if limit is not None and not limit >= 0:  # NaN, too: nothing would ever pass it
+            raise ParameterError(f"max-cost: expected dollars, 0 or more, got {limit:g}")
         self.limit = limit
         self.spent = 0.0
         self._lock = threading.Lock()
@@ -104,6 +111,7 @@ class Run:
     ) -> None:
         self.name = ""
         self.seed = seed
+        self._drawn = 0
         self._progress = progress
         self._cancel = threading.Event()
         self._parent: Run | None = None
@@ -115,6 +123,7 @@ class Run:
         child = Run.__new__(Run)
         child.name = name
         child.seed = self.seed if seed is None else seed
+        child._drawn = 0
         child._progress = progress or self._progress
         child._cancel = threading.Event()
         child._parent = self
@@ -169,6 +178,14 @@ class Run:
             name, self._shared.id = self._shared.id, ""
         if name:
             self.journal.end(name, state)
+
+    def draw_seed(self) -> int:
+        """A seed at random, 0 to 2**31 - 1: another with every call, and the same ones when a noted run is taken up."""
+        self._drawn += 1
+        if not self._shared.id:
+            return draw_seed()
+        text = f"{self._shared.id} {self._drawn} {self.name}"
+        return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4], "big") >> 1
 
     @property
     def fresh(self) -> bool:

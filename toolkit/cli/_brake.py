@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
@@ -69,28 +70,30 @@ def paid_cards(recipe: Recipe, items: Sequence[Item]) -> dict[str, Card]:
 def bill_of(items: Sequence[Item], plan: Work, run: Run) -> Bill:
     """What all photos take together, each planned as a dry run does.
 
-    One that cannot be planned counts for nothing, what several share counts once.
+    One that cannot be planned counts for nothing.
     """
-    calls, price, seconds, photos = 0, 0.0, 0.0, 0
+    return total([outcome.report for outcome in run_all(items, plan, run) if outcome.error is None])
+
+
+def total(plans: Sequence[Mapping[str, Any]]) -> Bill:
+    """What photos take together, by their reports of a dry run; what several share counts once."""
+    calls, price, seconds = 0, 0.0, 0.0
     known, bought = True, set[str]()
-    for outcome in run_all(items, plan, run):
-        if outcome.error is not None:
-            continue
-        photos += 1
-        shared = outcome.report["shared"]
+    for report in plans:
+        shared = report["shared"]
         if shared and shared in bought:
             continue
         bought.add(shared)
-        calls += outcome.report["calls"]
-        price += outcome.report["price"]["total"]
-        if outcome.report["seconds_expected"] is None:
+        calls += report["calls"]
+        price += report["price"]["total"]
+        if report["seconds_expected"] is None:
             known = False
         else:
-            seconds += outcome.report["seconds_expected"]
+            seconds += report["seconds_expected"]
     per_minute, concurrent = PACE[load().wavespeed.tier]
     at_once = max(1, min(concurrent, calls))
     wall = max(seconds / at_once, 60.0 * (calls - per_minute) / per_minute)
-    return Bill(calls, round(price, 6), wall if known else None, photos)
+    return Bill(calls, round(price, 6), wall if known else None, len(plans))
 
 
 def approve(bill: Bill, max_cost: float | None) -> None:

@@ -208,7 +208,7 @@ def run_options(*, saves: bool = True) -> list[click.Parameter]:
 def paying_options() -> list[click.Parameter]:
     """Options of recipes whose engines may cost money."""
     return [
-        click.Option(["--max-cost"], type=click.FloatRange(min=0, max=1e6), help="dollars that may be spent"),
+        click.Option(["--max-cost"], type=click.FloatRange(min=0), metavar="DOLLARS", help="spend no more"),
         click.Option(["-y", "--yes"], is_flag=True, help="do not ask before more than 10 calls or $1 are paid"),
         click.Option(["--fresh"], is_flag=True, help="pay for a new answer though the same request has one already"),
     ]

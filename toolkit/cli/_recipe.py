@@ -19,11 +19,11 @@ from toolkit.cli._options import (
     run_options,
     value_of,
 )
-from toolkit.cli._session import megapixels, standard_input, standard_output, work_through
+from toolkit.cli._session import leave, megapixels, standard_input, standard_output, work_through
 from toolkit.dataset.inputs import STANDARD, gather
 from toolkit.dataset.targets import Output
 from toolkit.dataset.work import EditWork, PlanWork
-from toolkit.errors import RecipeError, UsageError
+from toolkit.errors import Cancelled, RecipeError, UsageError
 from toolkit.photo.formats import SUFFIX_OF, format_named
 from toolkit.recipe import Recipe
 from toolkit.run import Run, draw_seed
@@ -130,7 +130,12 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
     dry, max_cost, fresh = given["dry_run"], given.get("max_cost"), given.get("fresh", False)
     if not (dry or resumed or given.get("yes")) and paid_cards(bound, items):
         with Run(seed=options.get("seed", 0)) as run:
-            approve(bill_of(items, plan, run), max_cost)
+            try:
+                bill = bill_of(items, plan, run)
+            except (KeyboardInterrupt, Cancelled):
+                run.cancel()
+                leave(items, paid=False)
+        approve(bill, max_cost)
     return work_through(
         items,
         plan if dry else EditWork(recipe, output, options, settings),
@@ -138,6 +143,7 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         seed=options.get("seed", 0),
         max_cost=max_cost,
         fresh=fresh,
+        dry=dry,
         as_json=given["as_json"],
         to_stdout=to_stdout,
     )

@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO
+from typing import Any, BinaryIO, Literal, NoReturn, TextIO
 
 import click
 
+from toolkit.cli._brake import total
 from toolkit.cli._invocation import current
 from toolkit.dataset.held import write_table
 from toolkit.dataset.inputs import STANDARD, Item
@@ -69,6 +70,7 @@ def work_through(
     seed: int = 0,
     max_cost: float | None = None,
     fresh: bool = False,
+    dry: bool = False,
     as_json: bool = False,
     to_stdout: bool = False,
 ) -> int:
@@ -81,6 +83,7 @@ def work_through(
         seed: the run's seed.
         max_cost: dollars it may spend.
         fresh: have everything done anew although the journal holds the answer.
+        dry: nothing is done, so no run is noted in the journal.
         as_json: print the report on standard output, and nothing else there.
         to_stdout: a picture goes to standard output, so nothing else may.
     """
@@ -90,22 +93,24 @@ def work_through(
     settled = {item.number for item in called.resumed.items if item.state != "failed"} if called.resumed else set()
     with Run(seed=seed, max_cost=max_cost, fresh=fresh, progress=line) as run:
         run.warm()
-        run.begin(
-            {
-                **about,
-                "photos": [item.name for item in items],
-                "seed": seed,
-                "arguments": list(called.arguments),
-                "folder": os.getcwd(),
-            },
-            resumed=called.resumed.id if called.resumed else "",
-        )
+        if not dry:
+            run.begin(
+                {
+                    **about,
+                    "photos": [item.name for item in items],
+                    "seed": seed,
+                    "arguments": list(called.arguments),
+                    "folder": os.getcwd(),
+                },
+                resumed=called.resumed.id if called.resumed else "",
+            )
         if called.resumed:  # what it paid before counts
             run.budget.spent = sum(run.journal.paid(run.id))
         try:
             for outcome in run_all(items, work, run, skip=settled):
                 outcomes.append(outcome)
-                _note(outcome, run)
+                if not dry:
+                    _note(outcome, run)
                 line.advance()
                 line.clear()
                 _say(outcome, len(items), quiet=as_json or to_stdout)
@@ -113,7 +118,7 @@ def work_through(
             run.cancel()
             run.end("cancelled")
             line.clear()
-            _leave(items, paid=run.budget.spent > 0)
+            leave(items, paid=run.budget.spent > 0)
         failed = [outcome for outcome in outcomes if outcome.error is not None]
         _say_held([outcome.error for outcome in failed if isinstance(outcome.error, HeldBack)], called.arguments)
         if run.budget.spent and run.journal.trouble:
@@ -122,10 +127,13 @@ def work_through(
     line.clear()
     if len(items) > 1:
         held = sum(isinstance(outcome.error, HeldBack) for outcome in failed)
-        message = f"{len(outcomes) - len(failed)} of {len(items) - len(settled)} photos done"
+        message = f"{len(outcomes) - len(failed)} of {len(items) - len(settled)} photos {'planned' if dry else 'done'}"
         message += f", {len(failed) - held} failed" if len(failed) > held else ""
         message += f", {held} held back" if held else ""
         message += f"; {len(settled)} were before" if settled else ""
+        if dry:
+            bill = total([outcome.report for outcome in outcomes if outcome.error is None])
+            message += f": {bill} in all" if bill.calls else ""
         click.echo(message, err=as_json or to_stdout)
     if as_json:
         click.echo(json.dumps(_report(outcomes, about, seed), indent=2, default=str))
@@ -200,7 +208,7 @@ def megapixels(limit: float | None) -> int | None:
     return round(limit * 1e6)
 
 
-def _leave(items: Sequence[Item], paid: bool) -> None:
+def leave(items: Sequence[Item], paid: bool) -> NoReturn:
     """End at once after a cancellation: a thread inside a codec cannot be stopped, its temporary file is removed."""
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):  # once is enough, and this must come to its end
@@ -276,6 +284,11 @@ def summary(name: str, report: dict[str, Any], seconds: float) -> str:
             f"{canvas['size'][0]}x{canvas['size'][1]}, product {canvas['product_share']:.0%} at scale "
             f"{canvas['scale']:.4g}"
         )
+    service = [call for step in steps.values() for call in step["figures"].get("service", ())]
+    if price := report["price"]["total"] if service else 0:
+        parts.append(f"${price:g}")
+    elif service:
+        parts.append("paid before")
     parts.append(f"{seconds:.1f} s")
     targets = [output["path"] for output in report.get("outputs", ())]
     targets += [report[key] for key in ("preview", "sheet", "overlay") if key in report]

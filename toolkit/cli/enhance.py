@@ -43,6 +43,9 @@ def _run(photo: str, prompt: str, enhancer: str, as_json: bool, **given: Any) ->
             job = enhance_job(edit, edit.mask, prompt, card)
             start = time.perf_counter()
             found = run.enhancer(card).enhance(job, run)
+            run.journal.note(run.id, 0, source.name, "failed" if found.trouble else "done", {"error": found.trouble})
+            if found.trouble:
+                run.end("failed")
         except (KeyboardInterrupt, Cancelled):
             run.cancel()
             run.end("cancelled")

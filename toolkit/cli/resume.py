@@ -27,7 +27,7 @@ def command(ctx: click.Context, name: str | None) -> int:
     if not is_open(run):
         click.echo(f"run {run.id}: all of its {len(run.about.get('photos', ()))} photos are done")
         return 0
-    if "standard input" in run.about.get("photos", ()):
+    if _from_stream(run):
         raise InputError(f"run {run.id}: its photo came from standard input, which is gone; run the command again")
     folder = Path(run.about.get("folder", "."))
     if not folder.is_dir():
@@ -47,10 +47,14 @@ def is_open(run: RunEntry) -> bool:
     return bool(set(range(len(run.about.get("photos", ())))) - finished)
 
 
+def _from_stream(run: RunEntry) -> bool:
+    return "standard input" in run.about.get("photos", ())
+
+
 def _last_open(journal: Journal) -> RunEntry:
     for run in reversed(journal.runs(200)):
         if run.state in ("interrupted", "cancelled", "failed") and run.about.get("arguments"):
             whole = journal.run(run.id)
-            if is_open(whole):
+            if is_open(whole) and not _from_stream(run):
                 return whole
     raise UsageError("no run is open: all that was begun is done; `inpaint runs` lists them")

@@ -112,7 +112,8 @@ class EditWork(_Work):
             return problem
         root = self.output.root or Path(target).parent
         inside = Path(target).relative_to(root) if Path(target).is_relative_to(root) else Path(Path(target).name)
-        mask = held.folder_for(root, run.id) / inside.with_suffix(".png")
+        name = inside.name if inside.suffix == ".png" else f"{inside.name}.png"  # a.jpg and a.png are two photos
+        mask = held.folder_for(root, run.id) / inside.with_name(name)
         make_folder(mask)
         edit.selected.save(mask, overwrite=True)
         overlay = mask.with_name(f"{mask.stem}-overlay.png")

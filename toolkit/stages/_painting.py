@@ -14,7 +14,7 @@ from toolkit.edit import Edit, Window
 from toolkit.engines import Bytes, FillJob
 from toolkit.errors import EngineError, HeldBack, ParameterError
 from toolkit.lora import is_remote, parsed
-from toolkit.run import Run, draw_seed
+from toolkit.run import Run
 from toolkit.schema import Bare, Model, Names, Seed
 from toolkit.stages import Log
 
@@ -31,7 +31,7 @@ class Seeded(Model):
 
     def first_seed(self, run: Run, log: Log) -> int:
         """The seed given, drawn or the run's own; said where it was drawn."""
-        seed = draw_seed() if self.seed == "random" else run.seed if self.seed is None else int(self.seed)
+        seed = run.draw_seed() if self.seed == "random" else run.seed if self.seed is None else int(self.seed)
         if self.seed == "random":
             log.notes.append(f"seed {seed} was drawn")
         return seed

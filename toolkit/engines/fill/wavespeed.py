@@ -131,6 +131,8 @@ def _read(data: bytes, size: Size) -> Bytes:
                 got = Size(*picture.size)
                 raise EngineError(f"the picture measures {got}, asked for {size}")
             pixels = np.asarray(picture.convert("RGB"))
+    except PIL.UnidentifiedImageError:
+        raise EngineError("no whole picture came (it is neither PNG, JPEG nor WebP)") from None
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as problem:
         raise EngineError(f"no whole picture came ({problem})") from None
     return pixels
