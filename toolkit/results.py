@@ -62,7 +62,10 @@ class Results:
             for folder in (path.parent, path.parent.parent):
                 _sync(folder)
         except OSError as problem:
-            raise EngineError(f"{path}: a result cannot be kept ({problem.strerror})") from problem
+            raise EngineError(
+                f"{path}: a result cannot be kept ({problem.strerror}); make room and run the same again: "
+                "what was paid is fetched"
+            ) from problem
         return name
 
 
