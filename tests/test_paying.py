@@ -331,3 +331,17 @@ def test_masks_held_of_photos_that_share_a_stem_are_kept_apart() -> None:
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     assert {row["mask"] for row in rows} == {"a.png", "a.jpg.png"}
     assert all((table.parent / row["mask"]).is_file() for row in rows)
+
+
+def test_a_run_taken_up_names_the_photos_that_changed(service: Server) -> None:
+    folder(2)
+    service.fault("submit", 400, times=2)
+    assert call("remove-object", "in", *MASK, "-o", "out").code == 1
+    changed = np.asarray(Image.open("in/01.png")).copy()
+    changed[-1, -1] = 255
+    Image.fromarray(changed).save("in/01.png")
+    answer = call("resume")
+    assert answer.code == 0, answer.err
+    assert [line for line in answer.err.splitlines() if "was changed" in line] == [
+        f"  warning: {Path('in/01.png')} was changed since the run began; what it asks for is paid anew"
+    ]

@@ -65,7 +65,10 @@ class Results:
                 _sync(path.parent.parent)
                 self._synced.add(path.parent)
         except OSError as problem:
-            raise EngineError(f"{path}: a result cannot be kept ({problem.strerror})") from problem
+            raise EngineError(
+                f"{path}: a result cannot be kept ({problem.strerror}); make room and run the same again: "
+                "what was paid is fetched"
+            ) from problem
         return name
 
 

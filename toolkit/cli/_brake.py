@@ -48,7 +48,9 @@ class Bill:
 
     def __str__(self) -> str:
         time = "an unknown time" if self.seconds is None else f"about {spoken(self.seconds)}"
-        return f"{self.calls} calls, ${self.price:.2f} at most, {time}"
+        cents = math.ceil(self.price * 100 - 1e-6)  # rounded down it would not be "at most"
+        calls = "1 call" if self.calls == 1 else f"{self.calls} calls"
+        return f"{calls}, ${cents / 100:.2f} at most, {time}"
 
 
 def paid_cards(recipe: Recipe, items: Sequence[Item]) -> dict[str, Card]:

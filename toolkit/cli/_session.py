@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn, TextIO
 
@@ -101,10 +102,13 @@ def work_through(
                     "seed": seed,
                     "arguments": list(called.arguments),
                     "folder": os.getcwd(),
+                    "sources": _states(items),
                 },
                 resumed=called.resumed.id if called.resumed else "",
             )
-        if called.resumed:  # what it paid before counts
+        if called.resumed:
+            _say_changed(items, called.resumed.about.get("sources", {}), settled)
+            # What it paid before counts.
             run.budget.spent = sum(run.journal.paid(run.id))
         try:
             for outcome in run_all(items, work, run, skip=settled):
@@ -144,6 +148,24 @@ def work_through(
     first = failed[0].error
     assert first is not None
     return first.exit_code if len(items) == 1 else 1
+
+
+def _states(items: Sequence[Item]) -> dict[str, list[int]]:
+    """Size and time of change of each photo's file, by which a run that is taken up knows those that changed."""
+    found = {}
+    for item in items:
+        with contextlib.suppress(OSError, ValueError):
+            if isinstance(item.source, Path):
+                state = item.source.stat()
+                found[item.name] = [state.st_size, state.st_mtime_ns]
+    return found
+
+
+def _say_changed(items: Sequence[Item], before: dict[str, list[int]], settled: AbstractSet[int]) -> None:
+    now = _states([item for number, item in enumerate(items) if number not in settled])
+    for name in now:
+        if name in before and now[name] != before[name]:
+            click.echo(f"  warning: {name} was changed since the run began; what it asks for is paid anew", err=True)
 
 
 def _note(outcome: Outcome, run: Run) -> None:
