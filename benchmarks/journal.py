@@ -144,7 +144,7 @@ def main() -> list[Row]:
         say(f"  {what:38}{cpu:9.3f}{wall:9.3f}{worst:9.3f}")
     say(f"  {THREADS} threads in line for a slot: {idle:.2%} of a core; for one job: {held:.2%}")
     return [
-        Row(f"journal of {ROWS} jobs, look-up, median", f"{look[1]:.2f} ms", promise="<= 1 ms", kept=look[1] <= 1),
+        Row(f"journal of {ROWS} jobs, look-up, p99", f"{look[2]:.2f} ms", promise="<= 1 ms", kept=look[2] <= 1),
         Row("journal, claim to done, CPU", f"{claimed[0]:.2f} ms", promise="<= 2 ms", kept=claimed[0] <= 2),
         Row(f"{THREADS} threads waiting for the account's limits, CPU", f"{idle:.2%} of a core", promise="<= 2%",
             kept=idle <= 0.02),
