@@ -142,13 +142,17 @@ async def read_head(reader: asyncio.StreamReader, elsewhere: bool) -> Request | 
 async def read_body(reader: asyncio.StreamReader, request: Request) -> Reply | None:
     """Read the body into `request`; a reply if it cannot be taken (without a length: as storage does)."""
     if "chunked" in request.headers.get("transfer-encoding", "").lower():
-        return refusal(411, "Length Required")
+        # Read all the same: a connection closed with bytes unread is reset, and the answer may be lost with it.
+        while size := int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16):
+            await reader.readexactly(size + 2)
+        await reader.readuntil(b"\r\n")
+        return refusal(411, "Length Required", headers={"Connection": "close"})
     text = request.headers.get("content-length", "0")
     if not text.isdecimal():
-        return refusal(400, "Bad Request")
+        return refusal(400, "Bad Request", headers={"Connection": "close"})
     length = int(text)
     if length > MOST_BODY:
-        return refusal(413, "Payload Too Large")
+        return refusal(413, "Payload Too Large", headers={"Connection": "close"})
     request.body = await reader.readexactly(length) if length else b""
     request.size = length
     return None
