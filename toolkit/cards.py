@@ -17,6 +17,9 @@ from toolkit.schema import Model, build, explain, read_yaml, shown
 Task = Literal["detect", "segment", "matte", "fill", "enhance"]
 TASKS: tuple[Task, ...] = ("detect", "segment", "matte", "fill", "enhance")
 
+Hint = Literal["box", "point", "subject", "text", "everything"]
+"""What a segmenter can be pointed at an object with."""
+
 
 class Parameter(Model):
     """How one card narrows a parameter that a stage declares."""
@@ -48,10 +51,11 @@ class Parameter(Model):
 class Weights(Model):
     """One file of weights: where it comes from and what it must hash to."""
 
-    file: str
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="what it is called in the card's folder")
     url: str
     revision: str = ""
     sha256: str = Field(default="", description="hexadecimal; empty where no published source gives it")
+    source: str = Field(default="", description="who publishes that hash")
     bytes: int | None = None
 
 
@@ -96,6 +100,11 @@ class Card(Model):
     concurrency: Literal["process", "gpu", "network"]
     rank: int | None = Field(default=None, description="the highest free and usable one is taken by `auto`")
     weights: tuple[Weights, ...] = Field(default=(), strict=False)
+    terms: str = Field(default="", description="address of the weights' licence and terms")
+    gated: bool = Field(default=False, description="the terms must be accepted there, and a token given")
+    memory: float | None = Field(default=None, description="GiB it takes at its peak, weights and all")
+    not_run: str = Field(default="", description="what of it was never run here, as a clause")
+    takes: tuple[Hint, ...] = Field(default=("box", "point"), strict=False, description="of a segmenter")
     limits: Annotated[Limits, _plain(Limits)] = Limits()
     parameters: dict[str, Parameter] = Field(default={}, description="what it takes of the stage's parameters")
     settings: dict[str, Any] = Field(default={}, description="constants of the adapter")

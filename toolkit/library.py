@@ -33,6 +33,17 @@ def state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / APPLICATION
 
 
+def cache_folder() -> Path:
+    """Where weights lie, and what can be had again; `INPAINT_CACHE` names another place. Not created."""
+    if given := os.environ.get("INPAINT_CACHE"):
+        return Path(given)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / APPLICATION / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / APPLICATION
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / APPLICATION
+
+
 def folders(kind: str) -> list[Path]:
     """The folders in which files of `kind` ("models", "recipes") are looked for, in this order."""
     package = Path(__file__).resolve().parent

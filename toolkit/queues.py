@@ -111,6 +111,7 @@ class _WorkerRun:
     """The run as an engine inside a worker process sees it: its process is ended when the job is cancelled."""
 
     seed = 0
+    device = "auto"
     id = ""
     fresh = False
 
@@ -270,6 +271,10 @@ class _Batch:
     @property
     def seed(self) -> int:
         return self._first.seed
+
+    @property
+    def device(self) -> str:
+        return self._first.device
 
     @property
     def id(self) -> str:

@@ -6,13 +6,13 @@ import hashlib
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
 from toolkit import engines, library
-from toolkit.cards import Card, Task
-from toolkit.engines import Enhancer, Filler, FillJob, FillResult, Matter, Segmenter
+from toolkit.cards import Card, Hint, Task
+from toolkit.engines import Detector, Enhancer, Filler, FillJob, FillResult, Matter, Segmenter
 from toolkit.errors import Cancelled, EngineError, ParameterError
 from toolkit.journal import Journal
 from toolkit.queues import FillQueue, finished, open_queue
@@ -73,10 +73,11 @@ class _Shared:
     """What all edits of a command have in common."""
 
     def __init__(
-        self, workers: int, budget: Budget, fresh: bool, journal: Journal, given: Mapping[str, tuple[Card, Any]]
-    ) -> None:
+        self, workers: int, budget: Budget, fresh: bool, journal: Journal, device: str,
+        given: Mapping[str, tuple[Card, Any]],
+    ) -> None:  # fmt: skip
         self.pool = Pool(workers)
-        self.budget, self.fresh = budget, fresh
+        self.budget, self.fresh, self.device = budget, fresh, device
         self.journal = journal
         self.id = ""  # in the journal, once something asks for it
         self.given = dict(given)
@@ -94,6 +95,7 @@ class Run:
         max_cost: what may be spent, in dollars; None for no limit of its own.
         fresh: have everything done anew although the journal holds the answer.
         journal: where paid requests are written down; the user's own by default.
+        device: where networks run: "auto", "cpu", "cuda", "cuda:1" or "mps".
         progress: told how far each stage is.
         engines: engines to use besides those with a card file: name -> (card, engine).
     """
@@ -106,6 +108,7 @@ class Run:
         max_cost: float | None = None,
         fresh: bool = False,
         journal: Journal | None = None,
+        device: str = "auto",
         progress: Progress | None = None,
         engines: Mapping[str, tuple[Card, Any]] | None = None,
     ) -> None:
@@ -116,7 +119,7 @@ class Run:
         self._cancel = threading.Event()
         self._parent: Run | None = None
         journal = journal or Journal(library.state_folder())
-        self._shared = _Shared(workers or cores(), Budget(max_cost), fresh, journal, engines or {})
+        self._shared = _Shared(workers or cores(), Budget(max_cost), fresh, journal, device, engines or {})
 
     def child(self, name: str, seed: int | None = None, progress: Progress | None = None) -> Run:
         """A run for one edit: it shares queues, budget and journal, and has its own seed, progress and cancel."""
@@ -192,6 +195,11 @@ class Run:
         """Have everything done anew although the journal holds the answer."""
         return self._shared.fresh
 
+    @property
+    def device(self) -> str:
+        """Where networks are to run: "auto", "cpu", "cuda", "cuda:1", "mps"."""
+        return self._shared.device
+
     def reserve(self, price: float) -> None:
         """Set dollars aside before they are spent.
 
@@ -238,15 +246,18 @@ class Run:
         (answer,) = finished({future: None}, self, self._shared.pool.cancel)  # type: ignore[dict-item]
         return answer
 
-    def card(self, task: Task, name: str = "auto", *, ready: bool = True) -> Card:
+    def card(self, task: Task, name: str = "auto", *, ready: bool = True, takes: Collection[Hint] = ()) -> Card:
         """The card called `name`, or the one `auto` takes; unless `ready`, one by name need not run here.
+
+        Args:
+            takes: what a segmenter must understand.
 
         Raises:
             UnknownNameError: for a name nobody knows.
             EngineError: when its engine cannot run here.
         """
         given = self._shared.given.get(name)
-        return given[0] if given and given[0].task == task else engines.resolve(task, name, ready=ready)
+        return given[0] if given and given[0].task == task else engines.resolve(task, name, ready=ready, takes=takes)
 
     def fill(self, card: Card, jobs: Sequence[FillJob]) -> Iterator[FillResult]:
         """Have jobs filled by the card's engine, together with the jobs of other edits; results in any order."""
@@ -261,6 +272,11 @@ class Run:
         """The card's segmenter, opened once."""
         segmenter: Segmenter = self._opened(card)
         return segmenter
+
+    def detector(self, card: Card) -> Detector:
+        """The card's detector, opened once."""
+        detector: Detector = self._opened(card)
+        return detector
 
     def matter(self, card: Card) -> Matter:
         """The card's matter, opened once."""

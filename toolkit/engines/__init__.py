@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit import cards
-from toolkit.cards import Card, Task
+from toolkit.cards import Card, Hint, Task
 from toolkit.edit import Region
 from toolkit.errors import EngineError
 from toolkit.geometry import Box, Size
@@ -161,13 +161,14 @@ class EnhanceResult:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What points at an object: boxes, clicks inside and outside, words, or that it is the photo's main subject."""
+    """What points at objects: boxes, clicks inside and outside, words, that it is the main subject, or everything."""
 
     boxes: tuple[Box, ...] = ()
     include: tuple[Point, ...] = ()
     exclude: tuple[Point, ...] = ()
     text: tuple[str, ...] = ()
     subject: bool = False
+    everything: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +190,11 @@ class EngineRun(Protocol):
     @property
     def seed(self) -> int:
         """The seed for choices the engine makes itself."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where networks are to run: "auto", "cpu", "cuda", "cuda:1", "mps"."""
         ...
 
     @property
@@ -257,7 +263,7 @@ class Filler(Protocol):
 
 
 class Segmenter(Protocol):
-    """Turns boxes and clicks into masks."""
+    """Turns into masks what points at objects, in the ways its card `takes`."""
 
     def prepare(self, picture: Picture, run: EngineRun) -> str:
         """Do what a picture needs once; the key hashes its pixels and the card revision."""
@@ -265,6 +271,8 @@ class Segmenter(Protocol):
 
     def segment(self, picture: Picture, key: str, prompts: Prompts, previous: bytes | None, run: EngineRun) -> Found:
         """Regions for `prompts`, refining `previous` state where given.
+
+        One region a box, in their order; one for all clicks that lie in no box; then those for the rest.
 
         Raises:
             EngineError: when the engine fails.
@@ -275,8 +283,14 @@ class Segmenter(Protocol):
 class Detector(Protocol):
     """Finds regions by words."""
 
-    def detect(self, picture: Picture, prompts: Prompts, run: EngineRun) -> tuple[Region, ...]:
-        """Regions with labels and scores, best first."""
+    def detect(self, picture: Picture, phrases: Sequence[str], run: EngineRun) -> tuple[Region, ...]:
+        """Every candidate worth a look, best first: its box, the phrase it answers as label, its score (0-1).
+
+        Scores begin far below the card's threshold, and boxes may overlap: the caller decides what is taken.
+
+        Raises:
+            EngineError: when the engine fails.
+        """
         ...
 
 
@@ -344,11 +358,14 @@ def destination(card: Card) -> str:
     return str(module.destination(card)) if module else ""
 
 
-def resolve(task: Task, name: str = "auto", *, ready: bool = True) -> Card:
+def resolve(task: Task, name: str = "auto", *, ready: bool = True, takes: Collection[Hint] = ()) -> Card:
     """The card, as configured, called `name`; two names are reserved: `auto`, `prompted`.
 
     `auto` is the highest-ranked card that is free of charge and runs here, `prompted` the same of those that follow a
     prompt. Unless `ready`, one given by name need not be able to run here, as is enough for planning.
+
+    Args:
+        takes: what a segmenter must understand.
 
     Raises:
         UnknownNameError: for a name nobody knows.
@@ -357,12 +374,20 @@ def resolve(task: Task, name: str = "auto", *, ready: bool = True) -> Card:
     wants_prompt = name == "prompted" and task == "fill"
     if name != "auto" and not wants_prompt:
         card = cards.find(task, name)
+        if lacking := [hint for hint in takes if hint not in card.takes]:
+            able = [one.name for one in cards.every(task) if set(takes) <= set(one.takes)]
+            raise EngineError(
+                f"{card.name} cannot be pointed with {' or '.join(lacking)}, only with {' or '.join(card.takes)}"
+                + (f"; {' or '.join(able)} can" if able else "")
+            )
         if ready and (reason := missing(card)):
             raise EngineError(f"{card.name} cannot run: {reason}")
         return configured(card)
     reasons = []
     for card in cards.every(task):
         if card.rank is None or not card.free or (wants_prompt and card.prompt == "none"):
+            continue
+        if not set(takes) <= set(card.takes):
             continue
         reason = missing(card)
         if not reason:
