@@ -414,5 +414,5 @@ def test_strips_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_regions_of_other_kinds_are_not_drawn_as_shadows() -> None:
     pixels, mask = scene()
     edit = Select(mask=mask)(Edit.of(pixels))
-    marked = edit.replace(regions=(Region(OBJECT, "cat", 0.9, Mask.from_box(edit.box, OBJECT)),))
+    marked = edit.replace(regions=(Region(OBJECT, "subject", 0.9, Mask.from_box(edit.box, OBJECT)),))
     np.testing.assert_array_equal(overlaid(marked), overlaid(edit))

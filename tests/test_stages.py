@@ -251,7 +251,7 @@ def test_unusable_masks_are_named(run: Run, mask: np.ndarray, error: type[Except
 def test_wrong_selections_are_named() -> None:
     edit = Edit.of(noise(40, 50))
     mask = central(edit.box.size)
-    with pytest.raises(UsageError, match=r"^nothing is selected: give --box, --point or --mask$"):
+    with pytest.raises(UsageError, match=r"^nothing is selected: give --box, --point, --text or --mask$"):
         Select()(edit)
     with pytest.raises(ParameterError, match=r"^box 60,0,70,9: lies outside the photo, which is 50x40 pixels$"):
         Select(box="60,0,70,9")(edit)
@@ -598,7 +598,9 @@ def test_where_something_is_added_a_box_is_taken_as_it_is(run: Run, engine: Stan
     assert clicked.steps[0].notes[0].startswith("point 10,100: the square 0,67,66,133 around it is taken")
     with pytest.raises(ParameterError, match=r"^not_point: box looks for nothing that could be beside it; give a box$"):
         recipe(picture, run, point=(10, 10), not_point=(20, 20), model="painter", prompt="a ball")
-    with pytest.raises(ParameterError, match=r"^box: finds nothing by itself; give a box, points or a mask$"):
+    with pytest.raises(
+        UsageError, match=r"^box does not take the photo's main subject, only boxes and clicks; choose "
+    ):
         Select(subject=True, segmenter="box")(Edit.of(picture), run)
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from toolkit.stages.composite import Composite as Composite
     from toolkit.stages.crop import Crop as Crop
     from toolkit.stages.cutout import Cutout as Cutout
+    from toolkit.stages.detect import Detect as Detect
     from toolkit.stages.dilate import Dilate as Dilate
     from toolkit.stages.erode import Erode as Erode
     from toolkit.stages.feather import Feather as Feather
@@ -71,6 +72,7 @@ _HOMES = {
     "stages.canvas": ("Canvas",),
     "stages.crop": ("Crop",),
     "stages.cutout": ("Cutout",),
+    "stages.detect": ("Detect",),
     "stages.dilate": ("Dilate",),
     "stages.erode": ("Erode",),
     "stages.feather": ("Feather",),

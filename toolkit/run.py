@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
-from toolkit import engines, library
+from toolkit import devices, engines, library
 from toolkit.cards import Card, Hint, Task
 from toolkit.engines import Detector, Enhancer, Filler, FillJob, FillResult, Matter, Segmenter
 from toolkit.errors import Cancelled, EngineError, ParameterError
@@ -98,6 +98,9 @@ class Run:
         device: where networks run: "auto", "cpu", "cuda", "cuda:1" or "mps".
         progress: told how far each stage is.
         engines: engines to use besides those with a card file: name -> (card, engine).
+
+    Raises:
+        ParameterError: when `max_cost` or `device` cannot be one.
     """
 
     def __init__(
@@ -119,7 +122,8 @@ class Run:
         self._cancel = threading.Event()
         self._parent: Run | None = None
         journal = journal or Journal(library.state_folder())
-        self._shared = _Shared(workers or cores(), Budget(max_cost), fresh, journal, device, engines or {})
+        budget = Budget(max_cost)
+        self._shared = _Shared(workers or cores(), budget, fresh, journal, devices.checked(device), engines or {})
 
     def child(self, name: str, seed: int | None = None, progress: Progress | None = None) -> Run:
         """A run for one edit: it shares queues, budget and journal, and has its own seed, progress and cancel."""
@@ -254,10 +258,14 @@ class Run:
 
         Raises:
             UnknownNameError: for a name nobody knows.
+            UsageError: when the engine named does not take what points.
             EngineError: when its engine cannot run here.
         """
         given = self._shared.given.get(name)
-        return given[0] if given and given[0].task == task else engines.resolve(task, name, ready=ready, takes=takes)
+        if given and given[0].task == task:
+            engines.check_takes(given[0], takes)
+            return given[0]
+        return engines.resolve(task, name, ready=ready, takes=takes)
 
     def fill(self, card: Card, jobs: Sequence[FillJob]) -> Iterator[FillResult]:
         """Have jobs filled by the card's engine, together with the jobs of other edits; results in any order."""

@@ -166,6 +166,18 @@ def picture_options() -> list[click.Parameter]:
     ]
 
 
+def photo_options() -> list[click.Parameter]:
+    """Options of every verb that looks at photos."""
+    return [
+        click.Option(
+            ["--max-megapixels"], type=click.FloatRange(min=0.001, max=1e6), help="refuse larger photos [default: 500]"
+        ),
+        click.Option(
+            ["--device"], default="auto", metavar="NAME", help="where networks run: auto, cpu, cuda, cuda:1 or mps"
+        ),
+    ]
+
+
 def run_options(*, saves: bool = True) -> list[click.Parameter]:
     """Options every verb that works on photos has.
 
@@ -193,9 +205,7 @@ def run_options(*, saves: bool = True) -> list[click.Parameter]:
             help="reaches any stage's parameter; may be repeated",
         ),
         click.Option(["as_json", "--json"], is_flag=True, help="print a report of everything done"),
-        click.Option(
-            ["--max-megapixels"], type=click.FloatRange(min=0.001, max=1e6), help="refuse larger photos [default: 500]"
-        ),
+        *photo_options(),
     ]
     dry = click.Option(
         ["dry_run", "-n", "--dry-run"],

@@ -129,7 +129,7 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
     plan = PlanWork(recipe, output, options, settings)
     dry, max_cost, fresh = given["dry_run"], given.get("max_cost"), given.get("fresh", False)
     if not (dry or resumed or given.get("yes")) and paid_cards(bound, items):
-        with Run(seed=options.get("seed", 0)) as run:
+        with Run(seed=options.get("seed", 0), device=given["device"]) as run:
             try:
                 bill = bill_of(items, plan, run)
             except (KeyboardInterrupt, Cancelled):
@@ -143,6 +143,7 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         seed=options.get("seed", 0),
         max_cost=max_cost,
         fresh=fresh,
+        device=given["device"],
         dry=dry,
         as_json=given["as_json"],
         to_stdout=to_stdout,

@@ -71,6 +71,7 @@ def work_through(
     seed: int = 0,
     max_cost: float | None = None,
     fresh: bool = False,
+    device: str = "auto",
     dry: bool = False,
     as_json: bool = False,
     to_stdout: bool = False,
@@ -84,6 +85,7 @@ def work_through(
         seed: the run's seed.
         max_cost: dollars it may spend.
         fresh: have everything done anew although the journal holds the answer.
+        device: where networks run.
         dry: nothing is done, so no run is noted in the journal.
         as_json: print the report on standard output, and nothing else there.
         to_stdout: a picture goes to standard output, so nothing else may.
@@ -92,7 +94,7 @@ def work_through(
     outcomes: list[Outcome] = []
     called = current()
     settled = {item.number for item in called.resumed.items if item.state != "failed"} if called.resumed else set()
-    with Run(seed=seed, max_cost=max_cost, fresh=fresh, progress=line) as run:
+    with Run(seed=seed, max_cost=max_cost, fresh=fresh, device=device, progress=line) as run:
         run.warm()
         if not dry:
             run.begin(
@@ -281,6 +283,8 @@ def summary(name: str, report: dict[str, Any], seconds: float) -> str:
     steps = {step["stage"]: step for step in report.get("steps", ())}
     if report.get("dry_run"):
         return f"{name}: {_planned(report)}"
+    if "regions" in report:
+        return _regions(name, report, seconds)
     parts = []
     if "fill" in steps:
         fill = steps["fill"]
@@ -315,6 +319,16 @@ def summary(name: str, report: dict[str, Any], seconds: float) -> str:
     targets = [output["path"] for output in report.get("outputs", ())]
     targets += [report[key] for key in ("preview", "sheet", "overlay") if key in report]
     return f"{name} -> {', '.join(targets)}  ({', '.join(parts)})"
+
+
+def _regions(name: str, report: dict[str, Any], seconds: float) -> str:
+    """A line for each region that was found."""
+    lines = [f"{name}: {_count(len(report['regions']), 'region')}  ({report['engine']}, {seconds:.1f} s)"]
+    for one in report["regions"]:
+        label = f"{one['label']}  " if one["label"] else ""
+        lines.append(f"  {label}{one['score']:.2f}  {','.join(map(str, one['box']))}")
+    lines += [f"  -> {report['overlay']}"] if "overlay" in report else []
+    return "\n".join(lines)
 
 
 def _planned(report: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from toolkit.cli._options import option_for, value_of
+from toolkit.cli._options import option_for, photo_options, value_of
 from toolkit.cli._session import ProgressLine, megapixels, standard_input
 from toolkit.dataset.inputs import STANDARD
 from toolkit.errors import Cancelled, EngineError, UsageError
@@ -34,7 +34,7 @@ def _run(photo: str, prompt: str, enhancer: str, as_json: bool, **given: Any) ->
     name = None if data is None else "standard input"
     source = Photo.open(photo if data is None else data, name=name, **limit)
     line = ProgressLine(1)
-    with Run(progress=line, fresh=given["fresh"], max_cost=given["max_cost"]) as run:
+    with Run(progress=line, fresh=given["fresh"], max_cost=given["max_cost"], device=given["device"]) as run:
         card = run.card("enhance", enhancer)
         run.begin({"verb": "enhance", "photos": [source.name], "prompt": prompt, "enhancer": card.name})
         try:
@@ -87,9 +87,7 @@ command = click.Command(
         click.Option(["--fresh"], is_flag=True, help="ask anew although the answer is kept from before"),
         click.Option(["--max-cost"], type=click.FloatRange(min=0), metavar="DOLLARS", help="spend no more"),
         click.Option(["as_json", "--json"], is_flag=True, help="print a report of what was asked and answered"),
-        click.Option(
-            ["--max-megapixels"], type=click.FloatRange(min=0.001, max=1e6), help="refuse larger photos [default: 500]"
-        ),
+        *photo_options(),
     ],
     callback=_run,
     help="Write a better prompt for a hole, and nothing else: only the prompt goes to standard output.",

@@ -52,7 +52,10 @@ def _run(photos: tuple[str, ...], **given: Any) -> int:
     if len(items) > 1 and given["overlay"] is not None and given["overlay"].is_file():
         raise UsageError(f"{given['overlay']}: is a file, and several overlays are to be written; name a folder")
     work = MaskWork(recipe, output, options, settings, given["overlay"], folder, len(items) > 1)
-    return work_through(items, work, about={"verb": "mask"}, as_json=given["as_json"], to_stdout=to_stdout)
+    return work_through(
+        items, work, about={"verb": "mask"}, device=given["device"],
+        as_json=given["as_json"], to_stdout=to_stdout,
+    )  # fmt: skip
 
 
 command = click.Command(

@@ -25,7 +25,8 @@ _CELL, _GRID, _LABEL, _LEAST = 640, 1920, 28, 240
 def overlaid(edit: Edit, box: Box | None = None) -> npt.NDArray[np.uint8]:
     """The photo (h, w, 3) uint8 sRGB with the mask in red and its contour in white, to check it by.
 
-    Shadows and reflections are blue: filled where they go too, outlined where they were only proposed.
+    What was found by words bears its label. Shadows and reflections are blue: filled where they go too, outlined where
+    they were only proposed.
     """
     box = box or edit.box
     picture = edit.replace(stacks=(edit.stacks[0],)).srgb(box).astype(np.uint8)
@@ -37,6 +38,9 @@ def overlaid(edit: Edit, box: Box | None = None) -> npt.NDArray[np.uint8]:
     shown[inside] = np.add(picture[inside], np.array((255, 30, 30), np.uint16)) // 2
     width = max(1, round(max(box.size) / 600))
     _outline(shown, mask, (255, 255, 255), width)
+    named = tuple(region for region in edit.regions if region.label not in ("", "subject", "shadow", "reflection"))
+    if named and box == edit.box:
+        _marked(edit.replace(regions=named), shown)
     for region in edit.regions:
         if region.label not in ("shadow", "reflection") or region.mask is None:
             continue
@@ -44,6 +48,32 @@ def overlaid(edit: Edit, box: Box | None = None) -> npt.NDArray[np.uint8]:
         used = inside & (thrown > 0)
         shown[used] = np.add(picture[used], np.array((30, 90, 255), np.uint16)) // 2
         _outline(shown, thrown, (80, 180, 255), width)
+    return shown
+
+
+_COLOURS = ((255, 80, 80), (80, 160, 255), (90, 220, 90), (255, 190, 60), (220, 110, 255), (70, 220, 220))
+
+
+def marked(edit: Edit) -> npt.NDArray[np.uint8]:
+    """The photo (h, w, 3) uint8 sRGB with each region's box, outline, label and score on it, a colour each."""
+    return _marked(edit, edit.srgb(edit.box).astype(np.uint8))
+
+
+def _marked(edit: Edit, shown: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    width = max(1, round(max(edit.box.size) / 600))
+    scale = max(0.4, max(edit.box.size) / 1600)
+    for number, region in enumerate(reversed(edit.regions)):  # the best on top
+        colour = _COLOURS[(len(edit.regions) - 1 - number) % len(_COLOURS)]
+        if region.mask is not None:
+            place = region.mask.box
+            _outline(shown[place.slices], region.mask.array(place), colour, width)
+        box = region.box
+        cv2.rectangle(shown, (box.left, box.top), (box.right - 1, box.bottom - 1), colour, width)
+        text = f"{region.label} {region.score:.2f}".strip().encode("ascii", "replace").decode()
+        (wide, high), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, width)
+        left, bottom = max(0, min(box.left, edit.box.right - wide)), max(high + 2 * width, box.top)
+        cv2.rectangle(shown, (left, bottom - high - 2 * width), (left + wide, bottom), colour, -1)
+        cv2.putText(shown, text, (left, bottom - width), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), width, cv2.LINE_AA)
     return shown
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from toolkit.cards import TASKS
 from toolkit.dataset import held
 from toolkit.dataset.inputs import STANDARD, Item
-from toolkit.dataset.pictures import contact_sheet, overlaid, variation_sheet
+from toolkit.dataset.pictures import contact_sheet, marked, overlaid, variation_sheet
 from toolkit.dataset.readback import drawn, read_back
 from toolkit.dataset.targets import (
     Output,
@@ -27,12 +27,17 @@ from toolkit.dataset.targets import (
     target_of,
 )
 from toolkit.drawing import Record
-from toolkit.edit import Edit
+from toolkit.edit import Edit, Region
+from toolkit.engines import Prompts
 from toolkit.errors import FidelityError, HeldBack, OutputError, UsageError
 from toolkit.geometry import Box
 from toolkit.photo import Photo, differences
 from toolkit.recipe import Recipe
 from toolkit.run import Run
+from toolkit.stages import Log
+from toolkit.stages._pointing import segmented
+from toolkit.stages.detect import Detect
+from toolkit.stages.segment import with_masks
 
 
 @dataclass(frozen=True)
@@ -239,17 +244,83 @@ class MaskWork(_Work):
         return report
 
     def _overlay_of(self, item: Item, overlay: Path) -> Path:
-        """The overlay itself, or for several photos one in the folder it names, called and nested as the mask is."""
-        if not self.many and not overlay.is_dir():
-            return overlay
-        if isinstance(item.source, bytes):
-            return overlay / "standard-input-overlay.png"
-        name = Path(item.output or item.source.name)
-        if self.folder is not None and self.folder in name.parents:
-            name = name.relative_to(self.folder)
+        return overlay_of(item, overlay, self.folder, self.many)
+
+
+@dataclass(frozen=True)
+class RegionsWork(_Work):
+    """Finds regions and writes nothing but an overlay, if asked for.
+
+    Attributes:
+        everything: by the segmenter, whatever there is; else by words.
+        masks: give each region a mask.
+        segmenter: that makes them.
+        overlay: where a picture with the regions on it goes; a folder where `many`.
+        many: whether several photos are worked on.
+    """
+
+    everything: bool = False
+    masks: bool = False
+    segmenter: str = "auto"
+    overlay: Path | None = None
+    many: bool = False
+
+    def __call__(self, item: Item, run: Run) -> dict[str, Any]:
+        """What was found: `regions` with label, score, box and, where it has a mask, area and COCO RLE."""
+        recipe, photo = self.begin(item)
+        overlays = [] if self.overlay is None else [overlay_of(item, self.overlay, None, self.many)]
+        for path in overlays:
+            check_free(path, photo, self.output)
+        edit, log = Edit.of(photo), Log()
+        if self.everything:
+            prompts = Prompts(everything=True)
+            regions = segmented(edit, run, log, prompts, self.segmenter, needed=False)
         else:
-            name = name.relative_to(name.anchor)
-        return overlay / name.with_name(f"{name.stem}-overlay.png")
+            (stage,) = recipe.stages()
+            assert isinstance(stage, Detect)
+            regions = stage.look(edit, run, log)
+        if regions and self.masks:
+            regions = with_masks(regions, edit, run, log, self.segmenter)
+        edit = edit.replace(regions=regions)
+        report: dict[str, Any] = {
+            "engine": log.figures.get("detected", {}).get("engine") or (log.card.name if log.card else ""),
+            "size": list(edit.box.size),
+            "regions": [_region(one) for one in regions],
+            "missed": log.figures.get("detected", {}).get("missed", []),
+            "notes": log.notes,
+            "warnings": log.warnings,
+        }
+        for path in overlays:
+            make_folder(path)
+            Photo.open(marked(edit), max_pixels=edit.box.area).save(path, (), overwrite=self.output.overwrite)
+            report["overlay"] = str(path)
+        return report
+
+
+def _region(region: Region) -> dict[str, Any]:
+    found = {"label": region.label, "score": round(region.score, 4), "box": list(region.box)}
+    if region.mask is not None:
+        found |= {"area": region.mask.area, "segmentation": region.mask.to_coco_rle()}
+    return found
+
+
+def overlay_of(item: Item, overlay: Path, folder: Path | None, many: bool) -> Path:
+    """The overlay itself, or for several photos one in the folder it names, called and nested as the result is.
+
+    Args:
+        folder: of the results.
+        many: whether there are several photos.
+    """
+    if not many and not overlay.is_dir():
+        return overlay
+    if isinstance(item.source, bytes):
+        return overlay / "standard-input-overlay.png"
+    name = Path(item.output or item.source.name)
+    if folder is not None and folder in name.parents:
+        name = name.relative_to(folder)
+    else:
+        name = name.relative_to(name.anchor)
+    return overlay / name.with_name(f"{name.stem}-overlay.png")
 
 
 def fidelity(

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from toolkit import cards
 from toolkit.cards import Card, Hint, Task
 from toolkit.edit import Region
-from toolkit.errors import EngineError
+from toolkit.errors import EngineError, UsageError
 from toolkit.geometry import Box, Size
 from toolkit.journal import Journal
 from toolkit.schema import Point
@@ -30,6 +30,12 @@ from toolkit.surroundings import Surroundings
 
 Bytes = npt.NDArray[np.uint8]
 T = TypeVar("T")
+
+HINTS: Mapping[Hint, str] = {
+    "box": "boxes", "point": "clicks", "subject": "the photo's main subject", "text": "words",
+    "everything": "everything there is",
+}  # fmt: skip
+"""What a segmenter can be pointed with, in words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -369,17 +375,13 @@ def resolve(task: Task, name: str = "auto", *, ready: bool = True, takes: Collec
 
     Raises:
         UnknownNameError: for a name nobody knows.
+        UsageError: when the engine named does not take what points.
         EngineError: when the engine named, or every ranked one, is missing something.
     """
     wants_prompt = name == "prompted" and task == "fill"
     if name != "auto" and not wants_prompt:
         card = cards.find(task, name)
-        if lacking := [hint for hint in takes if hint not in card.takes]:
-            able = [one.name for one in cards.every(task) if set(takes) <= set(one.takes)]
-            raise EngineError(
-                f"{card.name} cannot be pointed with {' or '.join(lacking)}, only with {' or '.join(card.takes)}"
-                + (f"; {' or '.join(able)} can" if able else "")
-            )
+        check_takes(card, takes)
         if ready and (reason := missing(card)):
             raise EngineError(f"{card.name} cannot run: {reason}")
         return configured(card)
@@ -397,6 +399,20 @@ def resolve(task: Task, name: str = "auto", *, ready: bool = True, takes: Collec
         why = f" ({'; '.join(reasons)})" if reasons else ""
         raise EngineError(f"no free engine that follows a prompt can run here{why}; {prompted()}")
     raise EngineError(f"no engine for {task} can run here ({'; '.join(reasons) or 'no card has a rank'})")
+
+
+def check_takes(card: Card, takes: Collection[Hint]) -> None:
+    """Find out whether a segmenter can be pointed at objects in these ways.
+
+    Raises:
+        UsageError: when it cannot; those that can are named.
+    """
+    if lacking := [hint for hint in takes if hint not in card.takes]:
+        able = [one.name for one in cards.every(card.task) if set(takes) <= set(one.takes)]
+        raise UsageError(
+            f"{card.name} does not take {' and '.join(map(HINTS.__getitem__, lacking))}, only "
+            f"{' and '.join(map(HINTS.__getitem__, card.takes))}" + (f"; choose {' or '.join(able)}" if able else "")
+        )
 
 
 def prompted() -> str:

@@ -57,7 +57,8 @@ class Stage(Model):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
-        _REGISTRY[cls.name] = cls
+        if not cls.__module__.rpartition(".")[2].startswith("_"):  # what several stages share is none itself
+            _REGISTRY[cls.name] = cls
 
     @final
     def __call__(self, edit: Edit, run: Run | None = None, *, plan: bool = False) -> Edit:

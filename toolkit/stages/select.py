@@ -1,4 +1,4 @@
-"""Select: point at what is to change, by boxes, clicks or a mask."""
+"""Select: point at what is to change, by boxes, clicks, words or a mask; or pick among what was found before."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from toolkit.errors import MaskError, ParameterError, UsageError
 from toolkit.geometry import Box
 from toolkit.leftovers import falls_short, leftovers
 from toolkit.mask import Mask
+from toolkit.picking import pick
 from toolkit.reduced import enlarged, reduced_mask, reduced_pixels, step_for
 from toolkit.run import Run
-from toolkit.schema import Boxes, Points
+from toolkit.schema import Names
 from toolkit.shadows import find_shadow
-from toolkit.stages import Log, Stage
-from toolkit.stages.segment import check_clicks, segmented, without
+from toolkit.stages import Log
+from toolkit.stages._pointing import Pointing, check_clicks, without
+from toolkit.stages.segment import with_masks
 
 _TRUSTED = 0.65
 """Below this confidence a mask is too likely to miss a part for taking the object out by it."""
@@ -77,25 +79,26 @@ Protections = Annotated[
 ]
 
 
-class Select(Stage):
-    """Point at what is to change: boxes, clicks, a mask file, or several of them together."""
+class Select(Pointing):
+    """Point at what is to change: boxes, clicks, words, a mask file, or several of them together.
+
+    Where nothing is pointed at, `label` and `pick` choose among the regions that were found before.
+    """
 
     makes: ClassVar[tuple[str, ...]] = ("selected", "mask")
     clears: ClassVar[tuple[str, ...]] = ("ramp", "passes", "fills")
     public: ClassVar[bool] = True
 
-    box: Boxes = Field(
+    label: Names = Field(
         default=(),
-        description="box around an object: left,top,right,bottom or WxH+X+Y (upright photo); may be repeated",
+        description="only what was found before by these words",
+        json_schema_extra={"option": False},
     )
-    point: Points = Field(default=(), description="click on the object: x,y; may be repeated")
-    not_point: Points = Field(default=(), description="click beside the object: x,y; may be repeated")
     mask: MaskSource = Field(
         default=None, description="mask file: white = selected (what goes); grey, 1-bit, palette or alpha"
     )
     invert_mask: bool = Field(default=False, description="select what is not selected instead")
     protect: Protections = Field(default=(), description="box or mask file that is never touched; may be repeated")
-    subject: bool = Field(default=False, description="select the photo's main subject where nothing is pointed at")
     fit_mask: bool = Field(default=False, description="scale a mask of another size to the photo's")
     generous: bool = Field(
         default=False,
@@ -106,7 +109,6 @@ class Select(Stage):
         default="off",
         description="auto: the shadow or reflection of what is selected goes with it, where it is surely one",
     )
-    segmenter: str = Field(default="auto", description="engine that turns boxes and clicks into masks")
 
     def unrecorded(self) -> set[str]:
         """Arrays are no plain data."""
@@ -114,11 +116,18 @@ class Select(Stage):
         return {name for name, items in held.items() if any(isinstance(item, Mask | np.ndarray) for item in items)}
 
     def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
-        """Union of the mask and of what the segmenter finds for boxes and clicks, less what is protected."""
+        """Union of the mask and of what is found for what is pointed at, less what is protected.
+
+        Raises:
+            UsageError: when nothing is selected.
+            ParameterError: for a box or click outside the photo, or a click that both includes and excludes.
+            MaskError: when nothing is found, or nothing is left.
+        """
+        before = edit.regions
         edit = edit.replace(stacks=(edit.chosen,), regions=(), selected=None, mask=None, ramp=None, passes=(), fills=())
-        pointed = bool(self.box or self.point)
-        if not (pointed or self.subject or self.mask is not None):
-            raise UsageError("nothing is selected: give --box, --point or --mask")
+        pointed = self.points
+        if not (pointed or self.subject or before or self.mask is not None):
+            raise UsageError("nothing is selected: give --box, --point, --text or --mask")
         selected = Mask.empty(edit.box)
         regions: tuple[Region, ...] = ()
         guessed = 1.0
@@ -127,8 +136,8 @@ class Select(Stage):
             log.notes.append(understood)
             if selected.is_empty:
                 raise MaskError(f"{_called(self.mask, 'mask')}: is empty, nothing in it is white")
-        if pointed or (self.subject and self.mask is None):
-            regions = segmented(edit, run, log, self.box, self.point, self.not_point, self.segmenter)
+        if pointed or ((self.subject or before) and self.mask is None):
+            regions = self._picked(before, edit, run, log) if before and not pointed else self.found(edit, run, log)
             for region in regions:
                 assert region.mask is not None
                 mask, drawn = self._taken(region, edit, log) if self.generous else (region.mask, False)
@@ -162,11 +171,20 @@ class Select(Stage):
         }
         return edit.replace(selected=selected, mask=selected, protected=protected, regions=regions)
 
+    def _picked(self, before: tuple[Region, ...], edit: Edit, run: Run, log: Log) -> tuple[Region, ...]:
+        """Those of the regions found before that `label` and `pick` choose, with masks."""
+        chosen = pick(before, self.pick, self.label, per_label=True, frame=edit.box)
+        if not chosen:
+            known = ", ".join(sorted({repr(region.label) for region in before}))
+            raise MaskError(f"select: none of what was found is called {' or '.join(map(repr, self.label))}: {known}")
+        return with_masks(chosen, edit, run, log, self.segmenter)
+
     def _taken(self, region: Region, edit: Edit, log: Log) -> tuple[Mask, bool]:
         """A region's mask with what it misses for taking the whole object out, and whether it is the box as drawn."""
         assert region.mask is not None
         mask = self._filled(region.mask)
-        boxes = [box.intersect(edit.box) for box in self.box]
+        named = bool(region.label) and region.label != "subject"  # found by words, in a box that nobody drew
+        boxes = [region.box] if named else [box.intersect(edit.box) for box in self.box]
         around = [box for box in boxes if box.intersect(region.box).area > _HELD * region.box.area]
         if not around:  # found by clicks alone
             return mask, False
@@ -177,7 +195,7 @@ class Select(Stage):
         if region.score < _TRUSTED or falls_short(mask.box, box):
             why = "it ends far from a side" if region.score >= _TRUSTED else f"confidence {region.score:.2f}"
             log.notes.append(f"the whole box {box} is taken: its mask may miss parts of the object ({why})")
-            return mask.union(Mask.from_box(edit.box, box)), True
+            return mask.union(Mask.from_box(edit.box, box)), not named
         if extra := mask.area - region.mask.area:
             log.notes.append(f"{extra} more pixels of box {box} are taken too, so that no part of the object is left")
         return mask, False

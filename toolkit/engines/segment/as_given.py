@@ -25,12 +25,10 @@ class Engine:
         """One region for each box and for each click.
 
         Raises:
-            ParameterError: for clicks beside something, and where there is neither box nor click.
+            ParameterError: for clicks beside something.
         """
         if prompts.exclude:
             raise ParameterError(f"not_point: {self._card.name} looks for nothing that could be beside it; give a box")
-        if not (prompts.boxes or prompts.include):
-            raise ParameterError(f"{self._card.name}: finds nothing by itself; give a box, points or a mask")
         side = max(1, round(self._share * min(picture.box.size)))
         regions = [Region(box, mask=Mask.from_box(picture.box, box)) for box in prompts.boxes]
         for x, y in prompts.include:
