@@ -176,9 +176,13 @@ def test_contact_shadows_are_left_to_the_engine(run: Run) -> None:
     assert edit.shadows
     painted = generate()(edit, run)
     assert not painted.shadows
-    assert "the contact shadow was left out: the engine paints its own with the background" in painted.steps[-1].notes
+    assert painted.steps[-1].notes[-1].startswith("the shadow was left out: the engine paints its own")
     assert generate(share_background=True)(edit, run).shadows, "an engine that sees no product paints no shadow of it"
     assert Generate()(edit, run).shadows
+    for shadow, left in (("auto", 0), ("keep", 1)):
+        edit = Shadow(shadow=shadow)(ready())
+        assert edit.shadows
+        assert len(generate()(edit, run).shadows) == left
 
 
 @given(

@@ -68,7 +68,7 @@ class Generate(Background, Painting, Stage):
     )
 
     def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
-        """Grounds, one a variation; contact shadows are dropped where the engine sees the product, and paints its own.
+        """Grounds, one a variation; shadows are left to an engine that sees the product, unless kept by name.
 
         Raises:
             ParameterError: for an engine that follows no prompt, and parameters that do not go together or that the
@@ -86,7 +86,7 @@ class Generate(Background, Painting, Stage):
             raise UsageError(f"the edit holds {len(edit.stacks)} variations: call edit.choose(k) before painting")
         order = self._order(edit, card)
         hold_back(edit, card)
-        edit = self._without_contact(edit, log)
+        edit = self._without_shadows(edit, log)
         if (enhancer := self._enhancer(card, prompt, run, log)) is not None:
             product = joint_matte([cutout.matte for cutout in edit.cutouts], edit.box)
             prompt = enhanced(edit, product.invert().threshold(), prompt, enhancer, run, log)
@@ -127,7 +127,7 @@ class Generate(Background, Painting, Stage):
             if self.share_background
             else "",
         }
-        return self._without_contact(edit, log)
+        return self._without_shadows(edit, log)
 
     def _wanted(self) -> bool:
         """Whether there is something to paint.
@@ -173,12 +173,12 @@ class Generate(Background, Painting, Stage):
         sheet = place(edit.canvas, card.limits, self.size)
         return _Order(sheet, [[Tile(sheet.box, sheet.box)]])
 
-    def _without_contact(self, edit: Edit, log: Log) -> Edit:
+    def _without_shadows(self, edit: Edit, log: Log) -> Edit:
         if self.share_background:  # painted without the product, it has no shadow of it
             return edit
-        kept = tuple(shadow for shadow in edit.shadows if not shadow.made)
+        kept = tuple(shadow for shadow in edit.shadows if shadow.asked)
         if len(kept) < len(edit.shadows):
-            log.notes.append("the contact shadow was left out: the engine paints its own with the background")
+            log.notes.append("the shadow was left out: the engine paints its own; --shadow keep lays on the photo's")
         return edit.replace(shadows=kept)
 
     def _painted(

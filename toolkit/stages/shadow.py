@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -64,6 +65,7 @@ class Shadow(Stage):
         confidence, why = None, ""
         if self.shadow != "contact":
             layer, confidence, why = _kept(edit, cutout)
+            layer = replace(layer, asked=self.shadow == "keep")
             if self.shadow == "keep" or confidence >= _PLAIN:
                 log.notes.append(f"the photo's own shadow is kept (confidence {confidence:.2f})")
                 if confidence < _PLAIN:
@@ -121,7 +123,7 @@ def _made(cutout: Cutout) -> Layer:
     strength = contact_shadow(reduced_mask(cutout.matte, box, step), Box(-left, -top, right, bottom))
     origin = (box.left - left * step, box.top - top * step)
     frame = Box.of_size((strength.shape[1] * step, strength.shape[0] * step)).shift(*origin)
-    return Layer(frame, enlarged(strength, step, origin, frame), made=True)
+    return Layer(frame, enlarged(strength, step, origin, frame))
 
 
 def _around(box: Box) -> Box:
