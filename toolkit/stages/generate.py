@@ -178,7 +178,7 @@ class Generate(Background, Painting, Stage):
             return edit
         kept = tuple(shadow for shadow in edit.shadows if shadow.asked)
         if len(kept) < len(edit.shadows):
-            log.notes.append("the shadow was left out: the engine paints its own; --shadow keep lays on the photo's")
+            log.notes.append("the shadow was left out: the engine paints its own; --shadow keep keeps the photo's")
         return edit.replace(shadows=kept)
 
     def _painted(
