@@ -27,6 +27,7 @@ from toolkit import devices, weights
 from toolkit.cards import Card
 from toolkit.edit import Region
 from toolkit.engines import EngineRun, Found, Picture, Prompts
+from toolkit.engines.turn import Turn
 from toolkit.errors import Cancelled, EngineError, RecipeError
 from toolkit.geometry import Box, Size
 from toolkit.mask import Mask
@@ -287,7 +288,7 @@ class Engine:
         return Found((Region(mask.box, "subject", score, mask, reason),))
 
     def _seen(self, picture: Picture, key: str, run: EngineRun) -> Saliency:
-        with _Turn(self._lock, run):
+        with Turn(self._lock, run):
             if key in self._maps:
                 self._maps.move_to_end(key)
                 return self._maps[key]
@@ -375,24 +376,6 @@ class Engine:
                 options.terminate = True  # of no effect once it is done
         run.progress("find the subject", 1)
         return np.asarray(answer)
-
-
-class _Turn:
-    """A lock that is waited for only as long as the run is not cancelled."""
-
-    def __init__(self, lock: threading.Lock, run: EngineRun) -> None:
-        self._lock, self._run = lock, run
-
-    def __enter__(self) -> None:
-        while not self._lock.acquire(timeout=0.1):
-            if self._run.cancelled():
-                raise Cancelled
-        if self._run.cancelled():
-            self._lock.release()
-            raise Cancelled
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 def _cores() -> int:
