@@ -203,9 +203,12 @@ def test_a_large_picture_is_the_mean_of_its_windows(network: Any, run: Run, monk
             total[part] += share
     asked: list[tuple[int, int]] = []
     bare = vitmatte._Network.alpha
-    monkeypatch.setattr(
-        vitmatte._Network, "alpha", lambda self, p, t: asked.append(t.shape) or bare(self, p, t)
-    )  # fmt: skip
+
+    def watched(self: Any, pixels: Array, trimap: Array, run: Run) -> Array:
+        asked.append(trimap.shape)
+        return bare(self, pixels, trimap, run)
+
+    monkeypatch.setattr(vitmatte._Network, "alpha", watched)
     found = Engine(CARD).matte(pixels, trimap, run)
     unknown = trimap == 128
     assert np.abs(found[unknown] - 255 * (whole / total)[unknown]).max() <= 0.501
@@ -229,10 +232,20 @@ def test_threads_never_mix_and_open_the_network_once(network: Any, run: Run, mon
     assert opened == [1]
 
 
-def test_cancelling_is_heeded(network: Any, run: Run) -> None:
-    run.cancel()
-    with pytest.raises(Cancelled):
-        Engine(CARD).matte(*scene(64, 64), run)
+@pytest.mark.parametrize("after", [0, 1, 40])
+def test_cancelling_ends_it_between_layers(after: int, network: Any, run: Run) -> None:
+    class Patient(Run):
+        asked = 0
+
+        def cancelled(self, name: str = "") -> bool:
+            self.asked += 1
+            return self.asked > after
+
+    engine, given = Engine(CARD), scene(64, 64)
+    with Patient(workers=1, device="cpu") as other, pytest.raises(Cancelled):
+        engine.matte(*given, other)
+    assert other.asked == after + 1
+    assert np.array_equal(engine.matte(*given, run), Engine(CARD).matte(*given, run)), "it goes on for others"
 
 
 def test_it_is_silent_and_leaves_the_random_state_alone(

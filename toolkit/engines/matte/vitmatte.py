@@ -36,7 +36,10 @@ def missing(card: Card) -> str:
 
 
 class Engine:
-    """The adapter: the network is opened at its first use and takes one window at a time, whatever the threads."""
+    """The adapter: the network is opened at its first use and takes one window at a time, whatever the threads.
+
+    Cancelling ends it between two of its layers.
+    """
 
     def __init__(self, card: Card) -> None:
         self._card = card
@@ -73,15 +76,13 @@ class Engine:
             with Turn(self._lock, run):
                 network = self._network(run.device)
                 try:
-                    alpha = network.alpha(pixels[part], asked[part])
+                    alpha = network.alpha(pixels[part], asked[part], run)
                 except RuntimeError as problem:  # torch.OutOfMemoryError is one, too
                     raise EngineError(
                         f"{self._card.name}: its network could not be run on {network.device} ({_first(problem)})"
                     ) from problem
             total[part] += share * alpha
             weight[part] += share
-            if run.cancelled():
-                raise Cancelled
         found = total[unknown] / weight[unknown]
         if not np.isfinite(found).all():
             raise EngineError(f"{self._card.name}: its network answered with values that are no numbers")
@@ -112,8 +113,16 @@ class _Network:
                 f"{card.name}: {folder} holds no network of ViTMatte that can be opened ({_first(problem)}); if a file "
                 f"is damaged, delete it and get it again: inpaint models pull {card.name}"
             ) from problem
+        self._run: EngineRun | None = None
+        for layer in self._model.modules():
+            if not any(layer.children()):
+                layer.register_forward_pre_hook(self._heed)
 
-    def alpha(self, pixels: Bytes, trimap: Bytes) -> Floats:
+    def _heed(self, *_: object) -> None:
+        if self._run is not None and self._run.cancelled():
+            raise Cancelled
+
+    def alpha(self, pixels: Bytes, trimap: Bytes, run: EngineRun) -> Floats:
         """Alpha (h, w) 0..1 of a window, known or not."""
         import torch
 
@@ -122,6 +131,7 @@ class _Network:
             input_data_format="channels_last", return_tensors="pt",
         )["pixel_values"]  # fmt: skip
         # In bfloat16 alpha strays by up to 8 of 255 (the backbone alone, random weights): too much for an edge.
+        self._run = run
         with torch.inference_mode():
             alpha = self._model(pixel_values=given.to(self.device)).alphas
         height, width = trimap.shape
