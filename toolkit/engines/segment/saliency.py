@@ -385,6 +385,7 @@ def _cores() -> int:
 
 
 def _plain(problem: Exception) -> str:
-    """The first line of what onnxruntime says, without its codes."""
+    """The first line of what onnxruntime says, without its codes and the file, which is named anyway."""
     line = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-    return line.rpartition(" : ")[2].rstrip(".")
+    line = line.rpartition(" : ")[2].rstrip(".")
+    return line.rpartition(" failed:")[2] if line.startswith("Load model from") else line
