@@ -416,7 +416,8 @@ def truncated(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (truncated, "birefnet-general: onnxruntime cannot open FILE (Protobuf parsing failed); if it is damaged, delete .*FILE and get it "
+        (truncated, "birefnet-general: onnxruntime cannot open FILE (Protobuf parsing failed); "
+         "if it is damaged, delete .*FILE and get it "
          "again: inpaint models pull birefnet-general"),
         (lambda path: path.write_bytes(b"<html>"), "birefnet-general: onnxruntime cannot open FILE (.*"),
         (lambda path: path.write_bytes(b""), "birefnet-general: onnxruntime cannot open FILE (.*"),
