@@ -118,7 +118,9 @@ class Server:
 Act = Callable[[Server, Asked, socket.socket], None]
 
 
-def served(server: Server, asked: Asked, connection: socket.socket, cut: int | None = None, ranges: bool = True) -> None:
+def served(
+    server: Server, asked: Asked, connection: socket.socket, cut: int | None = None, ranges: bool = True
+) -> None:
     """The file, or the piece asked for if it is still the same file; only `cut` bytes of it where given."""
     found = re.fullmatch(r"bytes=(\d+)-", asked.headers.get("range", ""))
     same = asked.headers.get("if-range") in (None, server.etag, server.modified)

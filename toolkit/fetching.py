@@ -59,6 +59,7 @@ class Want:
         bytes: it must have; None where nobody says.
         sha256: it will be held to, in lower case; empty where none is known.
         token: that the server asks for.
+        trust: what is to be done where that hash is to count no longer, as a clause.
         refused: why the server may refuse it, as a clause.
         remedy: what else can be done, as a clause.
     """
@@ -69,6 +70,7 @@ class Want:
     bytes: int | None = None
     sha256: str = ""
     token: Token | None = None
+    trust: str = ""
     refused: str = ""
     remedy: str = ""
 
@@ -241,6 +243,7 @@ def _checked(
     if stated and want.sha256 and stated != want.sha256:
         raise EngineError(
             f"{want.name}: {host} has another file now, by its own word with sha256 {stated}, expected {want.sha256}"
+            f"{'; ' if want.trust else ''}{want.trust}"
         )
     length = int(headers["content-length"]) if headers.get("content-length", "").isdigit() else None
     if status == 206:
@@ -278,8 +281,8 @@ def _written(
                     break
                 view = memoryview(piece)
                 while view:
-                    view = view[file.write(view) :]
-                done += len(piece)
+                    count = file.write(view)
+                    done, view = done + count, view[count:]
                 if done - synced >= SYNC:
                     os.fsync(file.fileno())
                     synced = done

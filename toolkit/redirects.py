@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from toolkit.errors import EngineError
 from toolkit.settings import is_loopback
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 CONNECT, STALL = 10.0, 30.0
@@ -49,7 +52,7 @@ def clients() -> Iterator[ClientFor]:
         if here not in made:
             timeout = httpx.Timeout(STALL, connect=CONNECT)
             try:
-                made[here] = httpx.Client(timeout=timeout, trust_env=not here)
+                made[here] = httpx.Client(timeout=timeout, trust_env=not here, verify=_trusted())
             except (ImportError, ValueError, OSError, httpx.InvalidURL) as problem:
                 raise EngineError(f"the proxy or certificates of the environment cannot be used: {problem}") from None
         return made[here]
@@ -105,6 +108,14 @@ def answer(
     except httpx.InvalidURL:
         raise EngineError(f"{name}: its address, or one it leads to, is none") from None
     raise EngineError(f"{name}: {host_of(url)} redirects it more than {_REDIRECTS} times")
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """Whom to trust, read once: that takes as long as a hundred exchanges."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def host_of(address: str) -> str:

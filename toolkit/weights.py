@@ -36,6 +36,7 @@ from toolkit.weightfiles import (
     part_path,
     path,
     record,
+    record_path,
     sha256_of,
     silent,
     size,
@@ -111,16 +112,17 @@ def _pulled(card: Card, one: Weights, source: Path | None, work: _Work) -> Pulle
     if work.source is not None:
         raise InputError(f"{work.source}: has no {one.file}, which {card.name} needs")
     want = _want(card, one, known, work)
-    while True:
+    for last in (False, True):
         part = fetching.fetch(want, work.progress, work.say)
         wanted = known or part.stated
         got = sha256_of(want.part, one.file, work.progress)
         if wanted in ("", got):
             return _installed(card, one, want.part, got, "download")
         fetching.discard(want.part)
-        if not part.resumed:
-            raise EngineError(f"{card.name}: {unlike(card, one, got, wanted)}; nothing was kept")
+        if last or not part.resumed:
+            break
         work.say(f"{card.name}: {one.file} was put together from pieces that do not belong together; it begins anew")
+    raise EngineError(f"{card.name}: {unlike(card, one, got, wanted)}; nothing was kept")
 
 
 def _want(card: Card, one: Weights, known: str, work: _Work) -> Want:
@@ -140,10 +142,11 @@ def _want(card: Card, one: Weights, known: str, work: _Work) -> Want:
             )
         token = Token(secret, HUB)
         refused = f"the terms at {terms} were not accepted with this account, or the token is wrong"
+    trust = "" if one.sha256 else f"to trust the new one, delete {record_path(path(card, one.file))}"
     remedy = f"from a file that was fetched elsewhere: inpaint models pull {card.name} --from FILE"
     return Want(
         f"{card.name}: {one.file}", one.url, part_path(path(card, one.file)),
-        bytes=one.bytes, sha256=known, token=token, refused=refused, remedy=remedy,
+        bytes=one.bytes, sha256=known, token=token, trust=trust, refused=refused, remedy=remedy,
     )  # fmt: skip
 
 
@@ -224,13 +227,13 @@ def _installed(card: Card, one: Weights, part: Path, sha256: str, origin: str) -
     note(card, one, part.stat().st_size, sha256, origin)
     os.replace(part, target)
     _sync_folder(target.parent)
-    fetching.discard(part_path(target))
     return _settled(card, one, sha256, origin, fetched=True)
 
 
 def _settled(card: Card, one: Weights, sha256: str, origin: str, *, fetched: bool) -> Pulled:
     """A file whose bytes are proven, and have a record from now on."""
     target = path(card, one.file)
+    fetching.discard(part_path(target))
     length = target.stat().st_size
     noted = record(card, one.file)
     if noted is None or (noted.sha256, noted.bytes, noted.published) != (sha256, length, bool(one.sha256)):

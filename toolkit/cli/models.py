@@ -62,12 +62,14 @@ def _show(name: str | None, as_json: bool) -> int:
 )  # fmt: skip
 @_JSON
 def _pull(names: tuple[str, ...], source: Path | None, as_json: bool) -> int:
-    """Bring the weights of models here: what broke off is gone on with, and nothing counts before it is proven."""
+    """Bring the weights of models here.
+
+    A download that broke off is gone on with, and a file is there only when its hash is proven.
+    """
     found = [card for name in names for card in _named(name)]
     if source is not None and len(found) > 1:
-        raise UsageError(
-            f"--from: goes with one model, got {' and '.join(f'{card.task}/{card.name}' for card in found)}"
-        )
+        listed = " and ".join(f"{card.task}/{card.name}" for card in found)
+        raise UsageError(f"--from: goes with one model, got {listed}")
     return _each(found, lambda card: _brought(card, source), as_json or _asked_above())
 
 
@@ -75,7 +77,7 @@ def _pull(names: tuple[str, ...], source: Path | None, as_json: bool) -> int:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @_JSON
 def _verify(names: tuple[str, ...], as_json: bool) -> int:
-    """Read the weights of models that are here, and hold them to their hashes."""
+    """Hold weights that are here to their hashes."""
     found = [card for name in names for card in _named(name)]
 
     def verified(card: Card) -> tuple[weights.Pulled, ...]:
