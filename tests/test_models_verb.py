@@ -60,14 +60,15 @@ def test_the_command_says_where_from_and_on_what_terms(server: Server) -> None:
 
 
 def test_a_hash_nobody_publishes_is_said(server: Server) -> None:
-    a_card(unpublished(server), gated=True)
+    card = a_card(unpublished(server), gated=True)
     Path("net.pth").write_bytes(CONTENT)
     answer = call("models", "pull", "net", "--from", "net.pth")
     assert "net.pth from net.pth; hash not published here, that of the first download is held to" in answer.err
     assert f"net.pth sha256 {SHA256} (not published; as first pulled)" in answer.text
-    assert (
-        "of unknown size; Apache-2.0; gated: terms to be accepted at https://example.org/terms" in call("models").text
-    )
+    terms = "Apache-2.0; gated: terms to be accepted at https://example.org/terms"
+    assert f"weights here, 300 KiB; {terms}" in call("models").text
+    weights.path(card).unlink()
+    assert f"weights not here, of unknown size; {terms}" in call("models").text
 
 
 def test_reports_for_programs(server: Server) -> None:

@@ -169,8 +169,9 @@ def _listed(card: Card) -> str:
     price = "free" if card.free else f"${card.price.per_image:g} an image"
     lines = [f"{card.task:8} {card.name:14} {price}, {_state(card)}", f"{'':23} {card.about}"]
     if card.weights:
-        length = weights.size(card)
         lacking = bool(weights.missing(card))
+        here = sum(path.stat().st_size for one in card.weights if (path := weights.path(card, one.file)).is_file())
+        length = weights.size(card) if lacking else here
         said = [
             f"weights {'not here' if lacking else 'here'}, {spoken(length) if length else 'of unknown size'}",
             card.licence,
