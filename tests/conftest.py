@@ -22,7 +22,9 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INPAINT_CONFIG", str(tmp_path_factory.mktemp("configuration")))
         patch.setenv("INPAINT_STATE", str(tmp_path_factory.mktemp("state")))
-        patch.delenv("WAVESPEED_API_KEY", raising=False)
+        patch.setenv("INPAINT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        for variable in ("WAVESPEED_API_KEY", "HF_TOKEN"):
+            patch.delenv(variable, raising=False)
         yield
 
 

@@ -89,7 +89,7 @@ def test_the_list_shows_place_and_end(home: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("INPAINT_CHAT_API_KEY", "abcdefgh")
     answer = call("keys", "list")
     assert not shown(answer)
-    chat, wavespeed = answer.text.splitlines()
+    chat, _, wavespeed = answer.text.splitlines()
     assert "...WXYZ from" in wavespeed
     assert str(home / "config" / "keys.yaml") in wavespeed
     assert "environment variable INPAINT_CHAT_API_KEY" in chat

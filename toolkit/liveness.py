@@ -48,6 +48,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reset_all)
 
 
+def claim(path: Path) -> int | None:
+    """The file, made where there is none and locked, as a descriptor whose closing lets go; None while it is taken.
+
+    Raises:
+        OSError: when it cannot be made, or not be locked.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(file, shared=False)
+    except (BlockingIOError, PermissionError):
+        os.close(file)
+        return None
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
 class Owner:
     """This process, as other processes that share `folder` see it.
 

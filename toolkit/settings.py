@@ -18,7 +18,11 @@ from toolkit.schema import Model, build, read_yaml, write_yaml
 
 Tier = Literal["bronze", "silver", "gold", "ultra"]
 
-KEYS: Mapping[str, str] = {"wavespeed": "WAVESPEED_API_KEY", "chat": "INPAINT_CHAT_API_KEY"}
+KEYS: Mapping[str, str] = {
+    "wavespeed": "WAVESPEED_API_KEY",
+    "chat": "INPAINT_CHAT_API_KEY",
+    "huggingface": "HF_TOKEN",
+}
 """Services that take a key, and the environment variable that goes before the stored one."""
 
 

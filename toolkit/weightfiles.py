@@ -1,0 +1,226 @@
+"""Files of weights in the user's cache: where a card's lie, what is known of each, and whether they are whole.
+
+A file takes its name only once its bytes are proven: by the card's sha256, or where nobody publishes one, by that of
+the first download, which is noted in `<file>.pulled.json` beside it. What is not whole yet is called `<file>.part`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from toolkit import library
+from toolkit.cards import Card, Weights
+from toolkit.errors import EngineError
+from toolkit.fetching import Progress, spoken
+from toolkit.schema import Model
+
+_PIECE = 1 << 20
+
+
+class Record(Model):
+    """What is known of a file that was pulled.
+
+    Attributes:
+        url: of the card, wherever the bytes came from.
+        published: the hash is the card's; otherwise it is that of the first download.
+        origin: "download" or "file".
+        when: UTC.
+    """
+
+    url: str
+    revision: str
+    sha256: str
+    bytes: int
+    published: bool
+    origin: str
+    when: str
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A file of weights that is here and proven.
+
+    Attributes:
+        fetched: it was brought now, and not here before.
+    """
+
+    file: str
+    path: Path
+    bytes: int
+    sha256: str
+    published: bool
+    fetched: bool
+
+
+def folder(card: Card) -> Path:
+    """Where the card's files lie. Not created."""
+    return library.cache_folder() / "weights" / f"{card.task}-{card.name}"
+
+
+def path(card: Card, file: str | None = None) -> Path:
+    """Where one of the card's files lies, its only one unless named; it takes that name once it is whole."""
+    return folder(card) / entry(card, file).file
+
+
+def checked_path(card: Card, file: str | None = None) -> Path:
+    """`path`, of a file that is there and as long as when it was pulled; its bytes are not read.
+
+    Raises:
+        EngineError: when it is not.
+    """
+    if reason := state(card, entry(card, file)):
+        raise EngineError(f"{card.name}: {path(card, file)} {reason}: inpaint models pull {card.name}")
+    return path(card, file)
+
+
+def missing(card: Card) -> str:
+    """What is not there of a card's weights, and how to get it, in one clause; empty when nothing is missing."""
+    lacking = {one.file: reason for one in card.weights if (reason := state(card, one))}
+    if not lacking:
+        return ""
+    length = size(card, *lacking)
+    how = f"inpaint models pull {card.name}{f' ({spoken(length)})' if length else ''}"
+    absent = [file for file in lacking if not path(card, file).is_file()]
+    if absent:
+        return f"its weights are not here: {how}"
+    return f"{' and '.join(f'{file} {reason}' for file, reason in lacking.items())}: {how}"
+
+
+def size(card: Card, *files: str) -> int | None:
+    """Bytes of the card's files, of some of them if named; None where the card does not say."""
+    known = [one.bytes for one in card.weights if not files or one.file in files]
+    return sum(one or 0 for one in known) if all(known) else None
+
+
+def record(card: Card, file: str | None = None) -> Record | None:
+    """What was noted when a file was pulled; None for one that was not."""
+    return _read(path(card, file))
+
+
+def kept(card: Card) -> int:
+    """Bytes of the card's files that came and are not whole yet."""
+    return sum(part.stat().st_size for one in card.weights if (part := part_path(path(card, one.file))).is_file())
+
+
+def verify(card: Card, *, progress: Progress | None = None) -> tuple[Pulled, ...]:
+    """Read all of the card's files and hold them to their hashes.
+
+    Raises:
+        EngineError: when one is not here, is not what it should be, or no hash of it is known.
+    """
+    return tuple(_verified(card, one, progress or silent) for one in card.weights)
+
+
+def note(card: Card, one: Weights, length: int, sha256: str, origin: str) -> None:
+    """Write down what a file is: whole or not at all, and on the disk when this returns."""
+    target = record_path(path(card, one.file))
+    temporary = target.with_suffix(".tmp")
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    said = Record(
+        url=one.url, revision=one.revision, sha256=sha256, bytes=length,
+        published=bool(one.sha256), origin=origin, when=when,
+    )  # fmt: skip
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(said.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+
+
+def _verified(card: Card, one: Weights, progress: Progress) -> Pulled:
+    target, known = checked_path(card, one.file), known_hash(card, one)
+    if not known:
+        raise EngineError(
+            f"{card.name}: {target} was put there by hand and no hash of it is published, so nobody knows what it is; "
+            f"inpaint models pull {card.name}"
+        )
+    try:
+        got, length = sha256_of(target, one.file, progress), target.stat().st_size
+    except OSError as problem:
+        raise EngineError(f"{card.name}: {target} cannot be read: {problem.strerror or problem}") from None
+    if got != known:
+        again = f"`inpaint models pull {card.name}` brings it anew"
+        raise EngineError(f"{card.name}: {target}: {unlike(card, one, got, known)}; {again}")
+    return Pulled(one.file, target, length, got, bool(one.sha256), fetched=False)
+
+
+def state(card: Card, one: Weights) -> str:
+    """What is the matter with a file as far as can be told without reading it, as a clause; empty for nothing."""
+    target = path(card, one.file)
+    try:
+        length = target.stat().st_size
+    except OSError:
+        return "is not here"
+    noted = _read(target)
+    if noted is None:
+        return ""
+    if length != noted.bytes:
+        return f"has {length} bytes, and had {noted.bytes} when it was pulled"
+    return "" if _binds(noted, one) else "is not the file the card names now"
+
+
+def _binds(noted: Record, one: Weights) -> bool:
+    """Whether a record is about the file that the card names now."""
+    if one.sha256:
+        return noted.sha256 == one.sha256.lower()
+    return (noted.url, noted.revision) == (one.url, one.revision)
+
+
+def known_hash(card: Card, one: Weights) -> str:
+    """The hash a file is held to: the card's, else that of the first download; empty where there is none."""
+    noted = record(card, one.file)
+    return one.sha256.lower() or (noted.sha256 if noted and _binds(noted, one) else "")
+
+
+def unlike(card: Card, one: Weights, got: str, wanted: str) -> str:
+    """That a hash is another one, and whose word it is held to."""
+    if one.sha256:
+        return f"its sha256 is {got}, the card says {wanted}"
+    noted = record(card, one.file)
+    if noted and noted.sha256 == wanted:
+        place = record_path(path(card, one.file))
+        return f"its sha256 is {got}, at the first download it was {wanted}; to trust the new one, delete {place}"
+    return f"its sha256 is {got}, the server says {wanted}"
+
+
+def sha256_of(target: Path, name: str, progress: Progress) -> str:
+    """The hash of a file, in hexadecimal; `name` is told to `progress`."""
+    digest, done, length = hashlib.sha256(), 0, target.stat().st_size
+    with open(target, "rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            done += len(piece)
+            progress(f"checking {name}", done, length)
+    return digest.hexdigest()
+
+
+def entry(card: Card, file: str | None) -> Weights:
+    """The card's entry for a file, its only one unless named."""
+    return card.weights[0] if file is None else next(one for one in card.weights if one.file == file)
+
+
+def part_path(target: Path) -> Path:
+    """Where a file lies while it is fetched."""
+    return target.with_name(f"{target.name}.part")
+
+
+def record_path(target: Path) -> Path:
+    """Where it is noted what a file is."""
+    return target.with_name(f"{target.name}.pulled.json")
+
+
+def _read(target: Path) -> Record | None:
+    try:
+        return Record.model_validate_json(record_path(target).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def silent(name: str, done: int, whole: int | None) -> None:
+    """No progress is shown."""
