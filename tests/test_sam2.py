@@ -1,18 +1,11 @@
-"""SAM 2.1 against transformers' own processor and model, on the same random network in the official file layout.
-
-`Sam2ImageProcessor` needs torchvision, which is not installed: for the reference alone, stand-ins for the three
-functions of it that are called are put in its place, each a single call of torch, as torchvision has them.
-"""
+"""SAM 2.1 against transformers' own processor and model, on the same random network in the official file layout."""
 
 from __future__ import annotations
 
-import enum
 import importlib
 import json
 import shutil
-import sys
 import threading
-import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from torchvision_stand_in import image_processor
 
 from toolkit import cards, engines, weights
 from toolkit.cards import Card, Weights
@@ -57,44 +51,12 @@ CONFIGURATION: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Interpolation(enum.Enum):
-    """torchvision's names of what Pillow numbers."""
-
-    BILINEAR = "bilinear"
-    LANCZOS = "lanczos"
-
-
 @pytest.fixture(scope="module")
 def processors() -> Iterator[tuple[Any, Any]]:
     """The real Sam2ImageProcessor and Sam2Processor of transformers."""
-    backends = importlib.import_module("transformers.image_processing_backends")
-    place = "transformers.models.sam2.image_processing_sam2"
-
-    def resize(image: torch.Tensor, size: Any, interpolation: Interpolation, antialias: bool) -> torch.Tensor:
-        return torch.nn.functional.interpolate(
-            image, size, mode=interpolation.value, align_corners=False, antialias=antialias
-        )
-
-    def normalize(image: torch.Tensor, mean: Any, std: Any, inplace: bool = False) -> torch.Tensor:
-        return image.sub(torch.as_tensor(mean).view(-1, 1, 1)).div_(torch.as_tensor(std).view(-1, 1, 1))
-
-    functions = types.SimpleNamespace(
-        InterpolationMode=Interpolation, resize=resize, normalize=normalize, grayscale_to_rgb=lambda image: image
-    )
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        importlib.import_module("transformers.models.sam2.processing_sam2")
-        for name in ("torchvision", "torchvision.ops", "torchvision.ops.boxes"):
-            patch.setitem(sys.modules, name, types.ModuleType(name))
-        patch.setattr(sys.modules["torchvision.ops.boxes"], "batched_nms", None, raising=False)
-        image_processor = importlib.import_module(place).Sam2ImageProcessor
-        patch.undo()
-        patch.setattr(backends, "tvF", functions, raising=False)
-        patch.setattr(backends, "pil_torch_interpolation_mapping", {2: Interpolation.BILINEAR}, raising=False)
-        torch.set_num_threads(1)  # networks this small only lose by sharing work among threads
-        yield image_processor, importlib.import_module("transformers.models.sam2.processing_sam2").Sam2Processor
-    torch.set_num_threads(before)
-    sys.modules.pop(place, None)
+    whole = importlib.import_module("transformers.models.sam2.processing_sam2").Sam2Processor
+    with image_processor("sam2", "Sam2ImageProcessor") as kind:
+        yield kind, whole
 
 
 class Reference:
@@ -293,10 +255,8 @@ def test_a_second_click_needs_no_second_embedding_and_a_missing_one_is_made_agai
     card: Card, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
-    real = sam2._Network.embedding
-    monkeypatch.setattr(
-        sam2._Network, "embedding", lambda self, pixels: made.append(pixels.shape) or real(self, pixels)
-    )
+    real = sam2.Network.embedding
+    monkeypatch.setattr(sam2.Network, "embedding", lambda self, pixels: made.append(pixels.shape) or real(self, pixels))
     engine = engines.open_engine(card)
     pictures = [Edit.of(noise(40, 30, seed)) for seed in range(sam2.REMEMBERED + 1)]
     keys = [engine.prepare(picture, run) for picture in pictures]

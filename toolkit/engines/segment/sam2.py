@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -99,45 +99,51 @@ def objects(prompts: Prompts) -> tuple[Object, ...]:
     return tuple(made)
 
 
-class _Network:
-    """SAM 2.1 with its image processor's numbers."""
+class View:
+    """How the network sees a picture: a square of `side` pixels, whatever the picture's shape, normalised.
 
-    def __init__(self, card: Card, settings: Settings, device: str) -> None:
+    Args:
+        side: of the square.
+        mean: of each channel, 0-1.
+        deviation: of each channel.
+        factor: by which 0-255 become 0-1.
+    """
+
+    def __init__(self, side: int, mean: Sequence[float], deviation: Sequence[float], factor: float) -> None:
         import torch
 
-        self._model = network(card, settings.model, device)
-        self.side = int(self._model.prompt_encoder.input_image_size)
-        self.low = tuple(int(n) for n in self._model.prompt_encoder.mask_input_size)
-        given = self._processor(card)
+        self.side = side
         # Rescaling and normalising in one step, as torchvision-backed processors do it.
         self._mean, self._deviation = (
-            (torch.tensor(given[name]) * (1.0 / given["rescale_factor"])).view(1, 3, 1, 1)
-            for name in ("image_mean", "image_std")
+            (torch.tensor(list(values)) * (1.0 / factor)).view(1, 3, 1, 1) for values in (mean, deviation)
         )
 
-    def _processor(self, card: Card) -> dict[str, Any]:
+    @classmethod
+    def read(cls, card: Card, side: int) -> View:
+        """As the card's preprocessor_config.json says.
+
+        Raises:
+            EngineError: when it cannot be read, or asks for something else.
+        """
         path = weights.path(card, "preprocessor_config.json")
         try:
             given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             size = given["size"]["height"], given["size"]["width"]
             resample, factor = given.get("resample", BILINEAR), given["rescale_factor"]
-            if len(given["image_mean"]) != 3 or len(given["image_std"]) != 3 or not factor > 0:
+            mean, deviation = given["image_mean"], given["image_std"]
+            if len(mean) != 3 or len(deviation) != 3 or not factor > 0:
                 raise ValueError("image_mean, image_std or rescale_factor")
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise EngineError(f"{card.name}: cannot read {path} ({type(problem).__name__}: {problem})") from problem
-        if size != (self.side, self.side) or resample != BILINEAR:
+        if size != (side, side) or resample != BILINEAR:
             raise EngineError(
                 f"{card.name}: {path} asks for {size[1]}x{size[0]} pixels and resampling {resample}; "
-                f"expected {self.side}x{self.side} and {BILINEAR}"
+                f"expected {side}x{side} and {BILINEAR}"
             )
-        return given
-
-    def to(self, device: str) -> None:
-        """Move to a device."""
-        self._model.to(device)
+        return cls(side, mean, deviation, factor)
 
     def values(self, pixels: Bytes) -> Any:
-        """The network's view of a picture (h, w, 3) uint8 sRGB: (1, 3, side, side) float32, whatever its shape."""
+        """A picture (h, w, 3) uint8 sRGB as (1, 3, side, side) float32."""
         import torch
 
         picture = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
@@ -145,6 +151,18 @@ class _Network:
             picture, (self.side, self.side), mode="bilinear", align_corners=False, antialias=True
         )
         return (small.to(torch.float32) - self._mean) / self._deviation
+
+
+class Network:
+    """A network that turns boxes and clicks into masks, with the view it takes of pictures."""
+
+    def __init__(self, model: Any, view: View) -> None:
+        self._model, self._view = model, view
+        self.low = tuple(int(n) for n in model.prompt_encoder.mask_input_size)
+
+    def to(self, device: str) -> None:
+        """Move to a device."""
+        self._model.to(device)
 
     def embedding(self, pixels: Bytes) -> list[Any]:
         """The picture's features at three scales, float32."""
@@ -154,7 +172,7 @@ class _Network:
         # Only the encoder holds in bfloat16: the decoder's coordinates would lose whole pixels.
         half = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
         with torch.inference_mode(), half:
-            return [one.float() for one in self._model.get_image_embeddings(self.values(pixels).to(device))]
+            return [one.float() for one in self._model.get_image_embeddings(self._view.values(pixels).to(device))]
 
     def decode(
         self, embedding: list[Any], some: Sequence[Object], frame: Box, previous: Floats | None
@@ -175,7 +193,7 @@ class _Network:
         import torch
 
         device = self._model.device
-        scale = torch.tensor([self.side / frame.width, self.side / frame.height])
+        scale = torch.tensor([self._view.side / frame.width, self._view.side / frame.height])
         given: dict[str, Any] = {}
         if some[0].clicks:
             points = torch.tensor([[[list(p) for p in one.clicks] for one in some]], dtype=torch.float32)
@@ -208,17 +226,29 @@ class Engine:
 
     def __init__(self, card: Card) -> None:
         self._card = card
-        self._settings = build(Settings, card.settings, f"{card.name}.settings")
-        self._held = Held(lambda device: _Network(card, self._settings, device))
+        self._held = Held(self._opener(card))
         self._known: OrderedDict[str, list[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def _opener(self, card: Card) -> Callable[[str], Network]:
+        """Loads the network for a device."""
+        kind = build(Settings, card.settings, f"{card.name}.settings").model
+
+        def load(device: str) -> Network:
+            model = network(card, kind, device)
+            return Network(model, View.read(card, int(model.prompt_encoder.input_image_size)))
+
+        return load
+
     def prepare(self, picture: Picture, run: EngineRun) -> str:
         """Embed the picture; the key hashes its pixels, the card's name and its revision."""
-        told = f"{picture.digest} {picture.box} {self._card.name} {self._card.revision}"
-        key = hashlib.sha256(told.encode()).hexdigest()
+        key = self._key(picture)
         self._embedding(picture, key, run)
         return key
+
+    def _key(self, picture: Picture) -> str:
+        told = f"{picture.digest} {picture.box} {self._card.name} {self._card.revision}"
+        return hashlib.sha256(told.encode()).hexdigest()
 
     def segment(self, picture: Picture, key: str, prompts: Prompts, previous: bytes | None, run: EngineRun) -> Found:
         """A region for each box, in their order, and one for the clicks outside all boxes.
