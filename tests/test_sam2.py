@@ -22,8 +22,9 @@ from toolkit import cards, engines, weights
 from toolkit.cards import Card, Weights
 from toolkit.edit import Edit, Region
 from toolkit.engines import Prompts
-from toolkit.engines.segment import sam2
-from toolkit.engines.segment.sam2 import Object, enlarged, objects
+from toolkit.engines.segment import _logits, sam2
+from toolkit.engines.segment._logits import enlarged
+from toolkit.engines.segment.sam2 import Object, objects
 from toolkit.errors import Cancelled, EngineError, ParameterError
 from toolkit.geometry import Box
 from toolkit.run import Run
@@ -323,7 +324,7 @@ def test_only_the_objects_part_is_enlarged() -> None:
 def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
     box, whole = enlarged(logits, (150, 100))
-    monkeypatch.setattr(sam2, "STRIP", 1000)
+    monkeypatch.setattr(_logits, "STRIP", 1000)
     assert enlarged(logits, (150, 100))[0] == box
     assert np.array_equal(enlarged(logits, (150, 100))[1], whole)
 

@@ -18,7 +18,8 @@ from toolkit.edit import Region
 from toolkit.engines import EngineRun, Found, Picture, Prompts
 from toolkit.engines.pretrained import Held, heed, network, part
 from toolkit.engines.segment import sam2
-from toolkit.engines.segment.sam2 import Bytes, Floats, Network, View, enlarged
+from toolkit.engines.segment._logits import Floats, enlarged
+from toolkit.engines.segment.sam2 import Bytes, Network, View
 from toolkit.errors import ParameterError
 from toolkit.geometry import Box
 from toolkit.mask import Mask
