@@ -52,7 +52,9 @@ def command() -> int:
             taken = engines.resolve(task).name
         except EngineError as error:
             taken = ""
-            problems.append(str(error))
+            # Where every engine's weights have to be fetched, not having done so is no fault.
+            if any(card.rank is not None and not card.weights for card in every):
+                problems.append(str(error))
         click.echo(f"{task}: auto takes {taken or 'nothing'}")
         for card in every:
             reason = engines.missing(card)

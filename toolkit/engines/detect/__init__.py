@@ -1,0 +1,1 @@
+"""Detectors: one adapter a file."""

@@ -1,0 +1,145 @@
+"""Networks of `transformers` from a card's folder: safe files only, no network access, not a word on the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from toolkit import devices, weights
+from toolkit.cards import Card
+from toolkit.engines import EngineRun
+from toolkit.errors import Cancelled, EngineError
+
+_talk = threading.Lock()
+_silent = 0
+_before: tuple[int, bool] = (0, False)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Have transformers say nothing. How much it says is set for the whole process: the last to leave sets it back."""
+    global _silent, _before
+    logging: Any = importlib.import_module("transformers.utils.logging")
+    with _talk:
+        if _silent == 0:
+            _before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
+        _silent += 1
+    try:
+        yield
+    finally:
+        with _talk:
+            _silent -= 1
+            if _silent == 0:
+                logging.set_verbosity(_before[0])
+                if _before[1]:
+                    logging.enable_progress_bar()
+
+
+def part(card: Card, kind: str, where: str = "transformers") -> Any:
+    """What the class `kind` of the module `where` makes of the card's folder (a tokenizer, an image processor).
+
+    Raises:
+        EngineError: when its files are not there or cannot be read.
+    """
+    _whole(card)
+    with quiet(), _worded(card):
+        return _class(card, kind, where).from_pretrained(weights.folder(card), local_files_only=True)
+
+
+def network(card: Card, kind: str, device: str) -> Any:
+    """The card's network of the class `kind` on `device`, in float32, for inference only.
+
+    Raises:
+        EngineError: when its files are not there, cannot be read, are not of this network, or it does not fit.
+    """
+    import torch
+
+    _whole(card)
+    devices.check_memory(card, device)
+    with quiet(), _worded(card):
+        made, report = _class(card, kind, "transformers").from_pretrained(
+            weights.folder(card), local_files_only=True, use_safetensors=True, output_loading_info=True,
+            dtype=torch.float32,
+        )  # fmt: skip
+    # Parameters too many are no fault: a file may hold more than this network, such as a video tracker's memory.
+    if absent := sorted(str(name) for name in report["missing_keys"]):
+        raise EngineError(
+            f"{card.name}: the weights in {weights.folder(card)} are not those of {kind}: {len(absent)} of its "
+            f"parameters are not there, {absent[0]} first; fetch them again with `inpaint models pull {card.name}`"
+        )
+    return made.eval().requires_grad_(False).to(device)
+
+
+class Held:
+    """Something that takes long to load: loaded once, at first use, and moved where a later run wants it.
+
+    Args:
+        load: makes it for a device; what it returns has a method `to(device)`.
+    """
+
+    def __init__(self, load: Callable[[str], Any]) -> None:
+        self._load = load
+        self._lock = threading.RLock()
+        self._held: Any = None
+        self._device = ""
+
+    @contextlib.contextmanager
+    def at(self, run: EngineRun) -> Iterator[Any]:
+        """It, on the run's device, for one thread at a time.
+
+        Raises:
+            Cancelled: when the run was cancelled.
+        """
+        with self._lock:
+            heed(run)
+            device = devices.chosen(run.device)
+            if self._held is None:
+                self._held = self._load(device)
+            elif device != self._device:
+                self._held.to(device)
+            self._device = device
+            heed(run)
+            yield self._held
+
+
+def heed(run: EngineRun) -> None:
+    """Go on only while the run is wanted.
+
+    Raises:
+        Cancelled: when it was cancelled.
+    """
+    if run.cancelled():
+        raise Cancelled()
+
+
+def _whole(card: Card) -> None:
+    if absent := weights.missing(card):
+        raise EngineError(f"{card.name}: {absent}")
+
+
+def _class(card: Card, kind: str, where: str) -> Any:
+    try:
+        return getattr(importlib.import_module(where), kind)
+    except (AttributeError, ImportError) as problem:
+        raise EngineError(f"{card.name}: this transformers has no {kind} ({problem})") from problem
+
+
+@contextlib.contextmanager
+def _worded(card: Card) -> Iterator[None]:
+    """What libraries raise about files, as one sentence."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except Exception as problem:
+        # Each of them raises what it likes (OSError, ValueError, SafetensorError, KeyError, bare Exception).
+        said = " ".join(str(problem).split()) or type(problem).__name__
+        raise EngineError(
+            f"{card.name}: cannot load it from {weights.folder(card)} ({said[:200]}); fetch it again with "
+            f"`inpaint models pull {card.name}`"
+        ) from problem
