@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,7 @@ class Words(Colours):
 
     def segment(self, picture: Picture, key: str, prompts: Prompts, previous: bytes | None, run: EngineRun) -> Found:
         found = self.detect(picture, prompts.text, run)
-        return Found(
-            tuple(Region(one.box, one.label, one.score, Mask.from_box(picture.box, one.box)) for one in found[:1])
-        )
+        return Found(tuple(replace(one, mask=Mask.from_box(picture.box, one.box)) for one in found))
 
 
 def card(task: Any, name: str, **more: Any) -> Card:
@@ -174,9 +173,14 @@ def test_detect_segment_select_as_stages(run: Run) -> None:
 
 
 def test_a_segmenter_that_understands_words_needs_no_detector(run: Run) -> None:
-    edit = Recipe([Select(text="blue ball", segmenter="words")])(Edit.of(photo()), run)
+    edit = Recipe([Select(text="blue ball, unicorn", segmenter="words")])(Edit.of(photo()), run)
     assert centres(edit) == {"blue"}
     assert edit.steps[-1].engine == "words"
+    assert edit.steps[-1].figures["detected"]["missed"] == [{"phrase": "unicorn", "best": 0.19}]
+    largest = Recipe([Select(text="red ball", segmenter="words", pick="largest")])(Edit.of(photo()), run)
+    assert [region.box for region in largest.regions] == [BOXES["red ball"]]
+    with pytest.raises(MaskError, match="words: found no 'unicorn'; the best was 0.19, below the threshold 0.30"):
+        Recipe([Select(text="unicorn", segmenter="words")])(Edit.of(photo()), run)
 
 
 def test_a_segmenter_is_only_pointed_with_what_it_takes(run: Run) -> None:

@@ -19,7 +19,7 @@ from toolkit.picking import parse, pick
 from toolkit.run import Run
 from toolkit.schema import Boxes, Names, Point, Points
 from toolkit.stages import Log, Stage
-from toolkit.stages._words import detected, phrases_of
+from toolkit.stages._words import detected, phrases_of, sifted
 
 _LOW = 0.5
 """Below this confidence the user is told to look at the mask first."""
@@ -79,16 +79,22 @@ class Pointing(Stage):
                 edit, run, log, Prompts(boxes, self.point, self.not_point, subject=subject), self.segmenter
             )
         phrases = phrases_of(self.text)
-        understands = self.segmenter != "auto" and "text" in run.card("segment", self.segmenter, ready=False).takes
-        if understands and self.detector == "auto":
+        if self._segmenter_reads(run):
             prompts = Prompts(boxes, self.point, self.not_point, phrases)
-            regions = segmented(edit, run, log, prompts, self.segmenter)
-            others = sum(not region.label for region in regions)
-            return (*regions[:others], *pick(regions[others:], self.pick, per_label=True, frame=edit.box))
+            regions = segmented(edit, run, log, prompts, self.segmenter, threshold=self.threshold)
+            named = tuple(region for region in regions if region.label in phrases)
+            others = tuple(region for region in regions if region.label not in phrases)
+            return (*others, *pick(named, self.pick, per_label=True, frame=edit.box))
         known = detected(edit, run, log, phrases, self.threshold, self.detector)
         named = pick(known, self.pick, per_label=True, frame=edit.box)
         prompts = Prompts((*boxes, *(region.box for region in named)), self.point, self.not_point)
         return segmented(edit, run, log, prompts, self.segmenter, labels=["" for _ in boxes] + [r.label for r in named])
+
+    def _segmenter_reads(self, run: Run) -> bool:
+        """Whether the words go to the segmenter itself: it is named, reads words, and no detector is named."""
+        if self.segmenter == "auto" or self.detector != "auto":
+            return False
+        return "text" in run.card("segment", self.segmenter, ready=False).takes
 
 
 def clipped(edit: Edit, boxes: Sequence[Box], log: Log) -> tuple[Box, ...]:
@@ -111,12 +117,13 @@ def clipped(edit: Edit, boxes: Sequence[Box], log: Log) -> tuple[Box, ...]:
 
 def segmented(
     edit: Edit, run: Run, log: Log, prompts: Prompts, segmenter: str, labels: Sequence[str] = (), *,
-    needed: bool = True,
+    threshold: float | None = None, needed: bool = True,
 ) -> tuple[Region, ...]:  # fmt: skip
     """Regions with masks for what `prompts` point at.
 
     Args:
         labels: of the boxes, in their order; a region with one keeps the box it was found in.
+        threshold: score from which something counts as found by words; the card's own for None.
         needed: nothing at all is no answer.
 
     Raises:
@@ -134,6 +141,10 @@ def segmented(
             *(replace(one, label=label, box=box) if label else one for one, label, box in named),
             *found[len(labels) :],
         )
+    if prompts.text:
+        candidates = [region for region in found if region.label in prompts.text]
+        others = [region for region in found if region.label not in prompts.text]
+        found = (*others, *sifted(candidates, card, prompts.text, threshold, log, needed=needed and not others))
     regions = tuple(_kept_out(region, prompts.exclude, edit) for region in found)
     regions = tuple(region for region in regions if region.mask is not None and not region.mask.is_empty)
     if needed and not regions:

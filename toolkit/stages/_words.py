@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from toolkit.cards import Card
 from toolkit.edit import Edit, Region
 from toolkit.errors import MaskError, ParameterError
 from toolkit.picking import suppress
@@ -30,19 +31,33 @@ def detected(
     edit: Edit, run: Run, log: Log, phrases: Sequence[str], threshold: float | None, detector: str, *,
     needed: bool = True,
 ) -> tuple[Region, ...]:  # fmt: skip
-    """Boxes of what phrases name, best first; one that names nothing is said, and noted with its best score.
-
-    Args:
-        threshold: score from which something counts as found; the card's own for None.
-        needed: nothing at all is no answer.
+    """Boxes of what phrases name, best first; as `sifted` says.
 
     Raises:
         MaskError: when something is needed, and nothing is found for any of them.
     """
     card = run.card("detect", detector)
-    least = float(card.settings.get("threshold", 0.3)) if threshold is None else threshold
     log.card = log.card or card
     candidates = run.detector(card).detect(edit, phrases, run)
+    return sifted(candidates, card, phrases, threshold, log, needed=needed)
+
+
+def sifted(
+    candidates: Sequence[Region], card: Card, phrases: Sequence[str], threshold: float | None, log: Log, *,
+    needed: bool = True,
+) -> tuple[Region, ...]:  # fmt: skip
+    """Which of the candidates count as found, best first; a phrase that names nothing is noted with its best score.
+
+    Args:
+        candidates: with a phrase as label each.
+        card: of the engine they come from.
+        threshold: score from which something counts as found; the card's own for None.
+        needed: nothing at all is no answer.
+
+    Raises:
+        MaskError: when something is needed, and nothing is found for any of the phrases.
+    """
+    least = float(card.settings.get("threshold", 0.3)) if threshold is None else threshold
     found = suppress([region for region in candidates if region.score >= least], OVERLAP)
     missed = {
         phrase: max((region.score for region in candidates if region.label == phrase), default=None)
@@ -58,7 +73,7 @@ def detected(
     if needed and not found:
         raise MaskError(f"{card.name}: {'; '.join(said)}")
     log.warnings += [f"{card.name}: {sentence}" for sentence in said]
-    return tuple(found)
+    return found
 
 
 def not_found(phrase: str, best: float | None, threshold: float) -> str:
