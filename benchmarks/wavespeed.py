@@ -56,7 +56,7 @@ def jobs(count: int, side: int) -> Iterator[FillJob]:
 
 
 @contextmanager
-def spent(owner: ModuleType, *names: str) -> Iterator[dict[str, float]]:
+def spent(owner: ModuleType | type, *names: str) -> Iterator[dict[str, float]]:
     """CPU seconds of this process's threads in some functions of a module."""
     taken = {"seconds": 0.0}
     lock = threading.Lock()
@@ -129,7 +129,7 @@ def main(count: int = 200, seconds: float = 5.0, concurrent: int = 64, side: int
         ServerProcess(seconds=seconds) as server,
         tempfile.TemporaryDirectory() as name,
         spent(wavespeed, "_png", "_read") as coded,
-        spent(traffic, "_exchanged") as exchanged,
+        spent(traffic.Traffic, "_exchanged") as exchanged,
     ):
         folder = Path(name)
         journal = Journal(folder)

@@ -97,7 +97,7 @@ class Engine:
         # Other holes are no surroundings: what they show now is not what will be there.
         hole = np.where(np.maximum(job.mask, job.blocked) >= 128, np.uint8(255), np.uint8(0))
         pictures = {
-            names.get("image", "image"): _png(job.pixels[..., ::-1]),
+            names.get("image", "image"): _png(np.asarray(cv2.cvtColor(job.pixels, cv2.COLOR_RGB2BGR), np.uint8)),
             names.get("mask", "mask_image"): _png(hole),
         }
         model = str(settings["model"])
