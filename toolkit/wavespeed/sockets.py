@@ -22,27 +22,35 @@ T = TypeVar("T")
 class Patience:
     """Who waits for a connection's exchange, and until when; begun anew for each."""
 
+    def __init__(self) -> None:
+        self.end()
+
     def begin(self, cancelled: Callable[[], bool], until: float) -> None:
         """Wait until the monotonic clock says `until`, or `cancelled` says so."""
-        self._cancelled, self._until = cancelled, until
+        self._cancelled, self._until, self._next = cancelled, until, time.monotonic() + _TICK
+
+    def end(self) -> None:
+        """Nobody waits: nothing of the exchange is kept alive."""
+        self.begin(lambda: False, 0.0)
 
     def tried(self, call: Callable[[float], T], silence: float | None, late: type[Exception]) -> T:
-        """What `call` gives, which is told how long it may take and raises TimeoutError or `late` after that.
+        """What `call` gives; it is told how long to take, and raises TimeoutError or `late` after that.
 
         Raises:
-            Cancelled: when the one who waits was cancelled.
+            Cancelled: when the one who waits was cancelled, though bytes may come all the time.
             Exception: `late`, when nothing came for `silence` seconds, or the time is up.
         """
-        began = time.monotonic()
-        end = self._until if silence is None else min(self._until, began + silence)
-        while began < self._until:  # what comes drop by drop is never silent
+        now = time.monotonic()
+        end = self._until if silence is None else min(self._until, now + silence)
+        while now < end:
+            if now >= self._next:
+                self._next = now + _TICK
+                if self._cancelled():
+                    raise Cancelled
             try:
                 return call(_TICK)
             except (TimeoutError, late):
-                if self._cancelled():
-                    raise Cancelled from None
-                if time.monotonic() > end:
-                    break
+                now = time.monotonic()
         raise late("it took too long")
 
 

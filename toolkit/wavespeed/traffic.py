@@ -16,7 +16,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpcore
 import httpx
@@ -119,14 +119,19 @@ class Traffic:
         idle = self._idle.setdefault((origin.scheme, origin.host, origin.port), deque())
         line = self._line(origin, idle)
         line.patience.begin(cancelled, until)
-        answer = line.way.handle_request(request)
         try:
-            headers = {name.lower().decode("ascii"): value.decode("latin-1") for name, value in answer.headers}
-            return Reply(answer.status, headers, _whole(answer, headers, limit))
+            answer = line.way.handle_request(request)
+            try:
+                headers = {name.lower().decode("ascii"): value.decode("latin-1") for name, value in answer.headers}
+                return Reply(answer.status, headers, _whole(answer, headers, limit))
+            finally:
+                answer.close()
         finally:
-            answer.close()
+            line.patience.end()
             if line.way.is_available():
                 idle.append(line)
+            else:
+                line.way.close()
 
     def _line(self, origin: httpcore.Origin, idle: deque[_Line]) -> _Line:
         """A connection that is still good, the one used last, or else a new one."""
@@ -149,7 +154,9 @@ class Traffic:
                 keepalive_expiry=_IDLE, network_backend=Sockets(patience),
             )  # fmt: skip
             return _Line(pool.create_connection(origin), patience)
-        except (ImportError, ValueError, httpx.InvalidURL) as problem:
+        except ImportError:
+            raise httpcore.ProxyError('the proxy cannot be used: SOCKS needs `pip install "httpx[socks]"`') from None
+        except (ValueError, httpx.InvalidURL) as problem:
             raise httpcore.ProxyError(f"the proxy cannot be used: {problem}") from None
 
     def _context(self) -> ssl.SSLContext:
@@ -179,22 +186,20 @@ def _proxy(address: str) -> httpcore.Proxy | None:
 def _request(method: str, address: str, headers: Mapping[str, str], body: bytes | None) -> httpcore.Request:
     """A request; what no address holds, such as a space, goes quoted, and all else as it is: it may be signed."""
     try:
-        url = httpcore.URL(quote(address.partition("#")[0], _SIGNS))
-        host = url.host.decode()
+        found = urlsplit(quote(address, _SIGNS))
+        host, port = found.hostname or "", found.port
     except ValueError as problem:
         raise httpcore.UnsupportedProtocol(str(problem)) from None
-    if url.scheme not in (b"http", b"https") or not host:
+    if found.scheme not in ("http", "https") or not host:
         raise httpcore.UnsupportedProtocol("no address on the web")
-    place = f"[{host}]" if ":" in host else host
-    given = {
-        "Host": place if url.port is None else f"{place}:{url.port}", "Accept": "*/*", "Accept-Encoding": "identity",
-        **headers,
-    }  # fmt: skip
+    target = (found.path or "/") + (f"?{found.query}" if found.query else "")
+    given = {"Host": found.netloc.rpartition("@")[2], "Accept-Encoding": "identity", **headers}
     if body is not None:
         given["Content-Length"] = str(len(body))
     return httpcore.Request(
-        method, url, headers=[(name.encode(), value.encode()) for name, value in given.items()], content=body
-    )
+        method, httpcore.URL(scheme=found.scheme, host=host, port=port, target=target),
+        headers=[(name.encode(), value.encode()) for name, value in given.items()], content=body,
+    )  # fmt: skip
 
 
 def _whole(answer: httpcore.Response, headers: Mapping[str, str], limit: int) -> bytes:
