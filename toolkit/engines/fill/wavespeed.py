@@ -26,7 +26,7 @@ from toolkit.settings import load
 from toolkit.wavespeed import PACE, account
 from toolkit.wavespeed.tasks import Order
 
-AHEAD = 8
+AHEAD = 32
 """Calls that bring their pictures to the service while all tasks the account may have are under way."""
 
 Bytes = npt.NDArray[np.uint8]
