@@ -234,28 +234,46 @@ def test_downloads_that_fail(
     assert client.download(output).startswith(b"\x89PNG")
 
 
-def test_uploads_by_ticket_then_as_a_form(service: Server, client: Client) -> None:
+def test_uploads_as_a_form_then_by_ticket(service: Server, client: Client) -> None:
     data = pictures()[0]
-    for where, what in [("ticket", 404), ("ticket", 500), ("ticket", "not-json"), ("put", 403), ("put", "drop"),
-                        ("put", "endless"), ("put", "stall")]:  # fmt: skip
+    assert service.media(client.upload(data, "image.png", "image/png")) == data
+    assert service.counts["ticket"] == 0
+    for what in (413, 500, "not-json", "drop", "endless", "stall"):
         before = service.counts
-        service.fault(where, what)
+        service.fault("multipart", what)
         address = client.upload(data, "image.png", "image/png")
         assert service.media(address) == data
-        assert (service.counts - before)["multipart"] == 1
-    service.fault("ticket", "change", values={"data.upload.url": "http://127.0.0.1:9/x"})  # nobody there
-    assert service.media(client.upload(data, "image.png", "image/png")) == data
-    service.fault("ticket", "change", values={"data.upload.headers": {"x": "a\r\nInjected: b"}})
-    assert service.media(client.upload(data, "image.png", "image/png")) == data
-    service.fault("ticket", 401)
+        assert (service.counts - before)["ticket"] == (service.counts - before)["put"] == 1
+    service.fault("multipart", 401)
     with pytest.raises(ServiceError) as problem:
         client.upload(data, "image.png", "image/png")
     assert problem.value.kind == "key"
     assert service.keys_leaked() == []
 
 
+def test_service_that_takes_no_forms_is_not_sent_them_again(service: Server, client: Client) -> None:
+    service.fault("multipart", 404, times=None)
+    data = pictures()[0]
+    for _ in range(3):
+        assert service.media(client.upload(data, "image.png", "image/png")) == data
+    assert service.counts["multipart"] == 1
+    for where, what, options in [
+        ("ticket", 404, {}), ("ticket", 500, {}), ("ticket", "not-json", {}), ("put", 403, {}), ("put", "drop", {}),
+        ("put", "endless", {}), ("put", "stall", {}),
+        ("ticket", "change", {"values": {"data.upload.url": "http://127.0.0.1:9/x"}}),  # nobody there
+        ("ticket", "change", {"values": {"data.upload.headers": {"x": "a\r\nInjected: b"}}}),
+    ]:  # fmt: skip
+        service.fault(where, what, **options)
+        with pytest.raises((Lost, ServiceError)):
+            client.upload(data, "image.png", "image/png")
+        assert service.media(client.upload(data, "image.png", "image/png")) == data
+    assert service.keys_leaked() == []
+
+
 def test_cancelled_within_a_second_in_every_exchange(service: Server) -> None:
-    client = Client(service.url, SecretStr(KEY), timeouts=Timeouts())
+    client, without_forms = (Client(service.url, SecretStr(KEY), timeouts=Timeouts()) for _ in range(2))
+    service.fault("multipart", 404)
+    without_forms.upload(b"x", "a.png", "image/png")
     sent = inputs(client)
     name = client.submit(MODEL, sent).id
     service.wait(lambda server: server.accepted[0].finished)
@@ -265,8 +283,9 @@ def test_cancelled_within_a_second_in_every_exchange(service: Server) -> None:
         "poll": lambda cancelled: client.prediction(name, cancelled),
         "list": lambda cancelled: list(client.predictions(0.0, "", cancelled)),
         "download": lambda cancelled: client.download(output, cancelled),
-        "ticket": lambda cancelled: client.upload(b"x" * 1000, "a.png", "image/png", cancelled),
-        "put": lambda cancelled: client.upload(b"x" * 1000, "a.png", "image/png", cancelled),
+        "multipart": lambda cancelled: client.upload(b"x" * 1000, "a.png", "image/png", cancelled),
+        "ticket": lambda cancelled: without_forms.upload(b"x" * 1000, "a.png", "image/png", cancelled),
+        "put": lambda cancelled: without_forms.upload(b"x" * 1000, "a.png", "image/png", cancelled),
         "connect": lambda cancelled: Client(service.url, SecretStr(KEY)).submit(MODEL, sent, cancelled),
     }
     for where, call in calls.items():
@@ -281,13 +300,15 @@ def test_cancelled_within_a_second_in_every_exchange(service: Server) -> None:
             assert time.monotonic() - began < 5  # a tick after 0.3 s; the machine may be busy
             timer.join()
     client.close()
+    without_forms.close()
 
 
-def test_threads_and_connections_are_used_again(service: Server, client: Client) -> None:
+def test_connections_are_used_again_and_no_threads_made(service: Server, client: Client) -> None:
+    client.balance()
     before = set(threading.enumerate())
     for _ in range(20):
         client.balance()
-    assert len(set(threading.enumerate()) - before) == 1
+    assert not set(threading.enumerate()) - before
     assert len(service._connections) == 1
 
 

@@ -150,7 +150,7 @@ def test_without_a_key(service: Server, photo: Path, monkeypatch: pytest.MonkeyP
     assert not service.accepted
 
 
-@pytest.mark.parametrize(("tier", "calls"), [("bronze", 11), ("silver", 108), ("ultra", 128)])
+@pytest.mark.parametrize(("tier", "calls"), [("bronze", 35), ("silver", 128), ("ultra", 128)])
 def test_no_more_calls_wait_than_the_account_has_use_for(tier: str, calls: int, tmp_path: Path) -> None:
     (tmp_path / "configuration" / "settings.yaml").write_text(f"wavespeed: {{tier: {tier}}}")
     assert resolve("fill", "wavespeed-flux-fill-dev").in_flight == calls

@@ -437,10 +437,12 @@ def test_journal_that_cannot_be_written_sends_nothing(
     assert run.budget.spent == 0
 
 
-@pytest.mark.parametrize("where", ["ticket", "put", "submit", "poll", "download", "list"])
+@pytest.mark.parametrize("where", ["multipart", "ticket", "put", "submit", "poll", "download", "list"])
 def test_cancelled_anywhere_and_taken_up(service: Server, tmp_path: Path, where: str) -> None:
     if where == "list":
         service.fault("submit", "drop-after")
+    if where in ("ticket", "put"):
+        service.fault("multipart", 404, times=None)
     service.fault(where, "stall", seconds=20)
     tasks, journal = account(service, tmp_path, timeouts=Timeouts())
     run = PaidRun(journal)
@@ -453,7 +455,7 @@ def test_cancelled_anywhere_and_taken_up(service: Server, tmp_path: Path, where:
         with pytest.raises(Cancelled):
             made.result()
         assert time.monotonic() - began < 5
-    reserved = 0 if where in ("ticket", "put") else PRICE
+    reserved = 0 if where in ("multipart", "ticket", "put") else PRICE
     assert run.budget.spent == pytest.approx(reserved)
     assert journal.paid(run.id) == pytest.approx((0, reserved))
     later = PaidRun(journal)

@@ -124,9 +124,10 @@ class Attempts:
 
 
 class Claim:
-    """A job that is held, and what may be written of it; each call is on the disk when it returns.
+    """A job that is held, and what may be written of it; whatever becomes of the process, what a call wrote is kept.
 
-    Uploads cost nothing, so that theirs need not be; they get there with what is written next of a paid job.
+    A power cut spares what cannot be learnt again: that a job is being sent, and all of an enhancer's answer. Uploads,
+    and what the service tells and shows of a fill it has, get to the disk within seconds, with what is next sent.
 
     Attributes:
         entry: the attempt as it stands.
@@ -160,7 +161,7 @@ class Claim:
         self._write({}, state="sent", remote=remote, facts=facts)
 
     def done(self, answer: Mapping[str, Any], files: Sequence[tuple[bytes, str]] = ()) -> None:
-        """Keep the answer; `files` are bytes with their suffix, and lie on the disk before the job is done.
+        """Keep the answer; `files` are bytes with their suffix, and are kept before the job is done.
 
         Raises:
             EngineError: when it cannot be written; the state stays as it was.
@@ -189,7 +190,8 @@ class Claim:
         changes |= {"state": state, "times": {**entry.times, state: time.time()}}
         values = {name: _COLUMNS.get(name, _as_it_is)(value) for name, value in changes.items()}
         values |= columns
-        with self._attempts.database.write(durable=entry.kind != "upload") as database:
+        durable = state == "sending" or entry.kind == "enhance"
+        with self._attempts.database.write(durable=durable) as database:
             written = database.execute(
                 f"UPDATE job SET {', '.join(f'{name} = ?' for name in values)} "
                 "WHERE key = ? AND attempt = ? AND owner = ?",

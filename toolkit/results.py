@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -24,7 +23,6 @@ class Results:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._making = threading.Lock()
-        self._synced: set[Path] = set()
 
     def path(self, name: str) -> Path:
         """Where the file called `name`, as `put` returned it, lies."""
@@ -37,7 +35,11 @@ class Results:
         return self._folder / name
 
     def put(self, data: bytes, suffix: str) -> str:
-        """Keep `data`; it is on the disk when this returns. Its name: `suffix` is like ``"png"``.
+        """Keep `data`, whole or not at all; its name. A power cut may damage it, which shows.
+
+        Args:
+            data: the file.
+            suffix: like ``"png"``.
 
         Raises:
             EngineError: when it cannot be written.
@@ -54,16 +56,10 @@ class Results:
             try:
                 with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                     file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
                 os.replace(temporary, path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
-            _sync(path.parent)
-            if path.parent not in self._synced:  # its own entry, which may be new
-                _sync(path.parent.parent)
-                self._synced.add(path.parent)
         except OSError as problem:
             raise EngineError(
                 f"{path}: a result cannot be kept ({problem.strerror}); make room and run the same again: "
@@ -79,16 +75,6 @@ def whole(path: Path) -> bool:
             return hashlib.file_digest(file, "sha256").hexdigest() == path.stem
     except OSError:
         return False
-
-
-def _sync(folder: Path) -> None:
-    """Have a folder's entries on the disk, where the system lets folders be opened."""
-    with contextlib.suppress(OSError):
-        file = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
 
 
 def _remove(folder: Path, process: int) -> None:

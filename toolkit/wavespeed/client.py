@@ -67,7 +67,8 @@ class Client:
     """
 
     def __init__(self, base_url: str, key: SecretStr, *, proxy: str = "", timeouts: Timeouts | None = None) -> None:
-        self.base_url, self._key, self._timeouts = base_url.rstrip("/"), key, timeouts or Timeouts()
+        self.base_url = str(httpx.URL(base_url)).rstrip("/")  # a name in another script as the network knows it
+        self._key, self._timeouts, self._takes_forms = key, timeouts or Timeouts(), True
         self._traffic = Traffic(self.base_url, proxy, self._timeouts.connect)
 
     def close(self) -> None:
@@ -151,25 +152,22 @@ class Client:
         raise Lost(f"WaveSpeed: its list of predictions is longer than {_PAGES} pages")
 
     def upload(self, data: bytes, name: str, content_type: str, cancelled: Cancel = _never) -> str:
-        """Bring a file to the service and return its address there; by ticket, else as a form.
+        """Bring a file to the service and return its address there; as a form, else by ticket (two exchanges).
 
         Raises:
             ServiceError, Unreachable, Lost: when neither way works.
             Cancelled: when `cancelled` said so.
         """
-
-        def uploaded() -> str:
-            try:
-                return self._by_ticket(data, name, content_type, cancelled)
-            except ServiceError as problem:
-                if problem.kind in ("key", "busy", "credit"):
-                    raise
-            except Lost:
-                pass
-            return self._by_form(data, name, content_type, cancelled)
-
-        total = 2 * self._timeouts.answer + 4 * self._timeouts.upload
-        return self._traffic.aside(uploaded, "an upload took too long", total, cancelled)
+        try:
+            if self._takes_forms:
+                return self._by_form(data, name, content_type, cancelled)
+        except ServiceError as problem:
+            if problem.kind in ("key", "busy", "credit"):
+                raise
+            self._takes_forms = problem.kind != "missing"
+        except Lost:
+            pass
+        return self._by_ticket(data, name, content_type, cancelled)
 
     def download(self, address: str, cancelled: Cancel = _never) -> bytes:
         """A file from the address of an output, without the key.

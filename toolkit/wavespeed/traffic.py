@@ -1,55 +1,62 @@
 """HTTP exchanges that can be given up at any time, whatever the other side does or does not do.
 
-httpx does the exchange, in a thread kept for that; whoever waits for it stops waiting when the run is cancelled or the
-time is up, while the thread ends with its connection's timeout. Nothing is repeated, and redirects are not followed.
+httpcore does them, in the calling thread: the half of httpx that speaks HTTP, without the half that costs as much
+again. Nothing is repeated, and redirects are not followed.
 
-Each thread has connections of its own: a pool that many share looks at all of its connections at each request.
+An exchange has a connection for itself: a pool that many threads share looks at all of its connections each time.
 """
 
 from __future__ import annotations
 
-import queue
 import ssl
 import threading
 import time
 import urllib.request
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from urllib.parse import quote, urlsplit
 
+import httpcore
 import httpx
 
 from toolkit.errors import Cancelled
 from toolkit.liveness import after_fork
 from toolkit.settings import is_loopback
 from toolkit.wavespeed.replies import Lost, Unreachable
+from toolkit.wavespeed.sockets import Patience, Sockets
 
-_TICK = 0.2
-"""Seconds between looks at whether the caller cancelled."""
+_SIGNS = "".join(map(chr, range(33, 127)))
 
 _IDLE = 10.0
-"""Seconds after which a thread that nobody needs ends, and its connections with it."""
+"""Seconds after which a connection that nobody needed is not used again."""
 
 _NOT_SENT = (
-    httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError,
-    httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL,
+    httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyError, httpcore.UnsupportedProtocol,
+    httpcore.LocalProtocolError,
 )  # fmt: skip
-
-_LIMITS = httpx.Limits(keepalive_expiry=_IDLE)
-
-T = TypeVar("T")
-_Inbox = queue.SimpleQueue[tuple[Callable[[], Any], queue.SimpleQueue[Any]] | None]
-"""Of a thread: what to call, and where its answer is waited for."""
+_BROKEN = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, ValueError)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer; `headers` are by name in either case."""
+    """A whole answer; `headers` are by name in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A connection, and how long whoever uses it waits."""
+
+    way: httpcore.ConnectionInterface
+    patience: Patience
+
+
+_Idle = dict[tuple[bytes, bytes, int], deque[_Line]]
 
 
 class Traffic:
@@ -64,20 +71,19 @@ class Traffic:
     def __init__(self, base_url: str, proxy: str = "", connect: float = 10.0) -> None:
         self._environment = not is_loopback(base_url)
         self._proxy, self._connect = proxy, connect
-        self._proxies: dict[tuple[str, str], str] = {}
         self._trusted: ssl.SSLContext | None = None
+        self._idle: _Idle = {}
+        weakref.finalize(self, _end, self._idle)
         self._fresh()
         after_fork(self, Traffic._fresh)
 
     def _fresh(self) -> None:
-        self._idle: deque[_Inbox] = deque()
         self._mutex = threading.Lock()
-        self._here = threading.local()
+        _end(self._idle)  # a forked child's are its parent's
 
     def close(self) -> None:
         """End the connections that are not in use."""
-        while self._idle:
-            self._idle.pop().put(None)
+        _end(self._idle)
 
     def ask(
         self, method: str, address: str, headers: Mapping[str, str], body: bytes | None = None, *,
@@ -96,94 +102,62 @@ class Traffic:
             Lost: when something was sent, or may have been, and no whole answer came.
             Cancelled: when `cancelled` said so; the request may have been sent.
         """
+        if cancelled():
+            raise Cancelled
         until = time.monotonic() + total
-        timeout = {"connect": self._connect, "read": read, "write": read, "pool": total}
-        headers = {"Accept": "*/*", "Accept-Encoding": "identity", **headers}
-
-        def exchange() -> Reply:
-            try:
-                request = httpx.Request(method, address, headers=headers, content=body, extensions={"timeout": timeout})
-                return _exchanged(self._transport(request.url), request, limit, until)
-            except _NOT_SENT as problem:
-                raise Unreachable(f"WaveSpeed: {_host(address)} cannot be reached ({_reason(problem)})") from None
-            except (httpx.HTTPError, httpx.StreamError, ValueError) as problem:
-                raise Lost(f"WaveSpeed: the connection to {_host(address)} was lost ({_reason(problem)})") from None
-
-        return self.aside(exchange, f"{_host(address)} took too long to answer", total, cancelled)
-
-    def aside(self, call: Callable[[], T], late: str, total: float, cancelled: Callable[[], bool]) -> T:
-        """What `call` gives, done in a thread with connections; what is asked within it is asked in the same one.
-
-        Raises:
-            Lost: saying `late` when it took more than `total` seconds; the thread goes on.
-            Cancelled: when `cancelled` said so.
-        """
-        if getattr(self._here, "transports", None) is not None:
-            if cancelled():
-                raise Cancelled
-            return call()
         try:
-            inbox = self._idle.pop()
-        except IndexError:
-            inbox = queue.SimpleQueue()
-            threading.Thread(target=self._serve, args=(inbox,), name="wavespeed", daemon=True).start()
-        answer: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
-        inbox.put((call, answer))
-        until = time.monotonic() + total
-        while True:
+            request = _request(method, address, headers, body)
+            request.extensions["timeout"] = {"connect": self._connect, "read": read, "write": read}
+            return self._exchanged(request, limit, cancelled, until)
+        except _NOT_SENT as problem:
+            raise Unreachable(f"WaveSpeed: {_host(address)} cannot be reached ({_reason(problem)})") from None
+        except _BROKEN as problem:
+            raise Lost(f"WaveSpeed: the connection to {_host(address)} was lost ({_reason(problem)})") from None
+
+    def _exchanged(self, request: httpcore.Request, limit: int, cancelled: Callable[[], bool], until: float) -> Reply:
+        origin = request.url.origin
+        idle = self._idle.setdefault((origin.scheme, origin.host, origin.port), deque())
+        line = self._line(origin, idle)
+        line.patience.begin(cancelled, until)
+        try:
+            answer = line.way.handle_request(request)
             try:
-                result, problem = answer.get(timeout=_TICK)
-            except queue.Empty:
-                if cancelled():
-                    raise Cancelled from None
-                if time.monotonic() > until:
-                    raise Lost(f"WaveSpeed: {late}") from None
+                headers = {name.lower().decode("ascii"): value.decode("latin-1") for name, value in answer.headers}
+                return Reply(answer.status, headers, _whole(answer, headers, limit))
+            finally:
+                answer.close()
+        finally:
+            line.patience.end()
+            if line.way.is_available():
+                idle.append(line)
             else:
-                if problem is not None:
-                    raise problem
-                return cast(T, result)
+                line.way.close()
 
-    def _serve(self, inbox: _Inbox) -> None:
-        """A thread's work: one call after the other, until nobody has needed it for a while."""
-        transports: dict[str, httpx.HTTPTransport] = {}
-        self._here.transports = transports
-        while work := self._next(inbox):
-            call, answer = work
-            result, problem = None, None
+    def _line(self, origin: httpcore.Origin, idle: deque[_Line]) -> _Line:
+        """A connection that is still good, the one used last, or else a new one."""
+        while idle:
             try:
-                result = call()
-            except BaseException as failure:
-                problem = failure
-            self._idle.append(inbox)
-            answer.put((result, problem))
-            del work, call, answer, result, problem  # nothing is kept alive meanwhile
-        for transport in transports.values():
-            transport.close()
+                line = idle.pop()
+            except IndexError:  # another thread was first
+                break
+            if not line.way.has_expired():
+                return line
+            line.way.close()
+        return self._opened(origin)
 
-    def _next(self, inbox: _Inbox) -> tuple[Callable[[], Any], queue.SimpleQueue[Any]] | None:
-        while True:
-            try:
-                return inbox.get(timeout=_IDLE)
-            except queue.Empty:
-                try:
-                    self._idle.remove(inbox)
-                except ValueError:  # taken just now
-                    continue
-                return None
-
-    def _transport(self, url: httpx.URL) -> httpx.HTTPTransport:
-        """This thread's connections, by the proxy that leads to an address."""
-        transports, place = self._here.transports, (url.scheme, url.host)
-        if place not in self._proxies:
-            self._proxies[place] = self._proxy_for(url)
-        proxy = self._proxies[place]
-        if proxy not in transports:
-            try:
-                transports[proxy] = httpx.HTTPTransport(verify=self._context(), proxy=proxy or None, limits=_LIMITS)
-            except (ImportError, ValueError) as problem:
-                raise httpx.ProxyError(f"the proxy cannot be used: {problem}") from None
-        found: httpx.HTTPTransport = transports[proxy]
-        return found
+    def _opened(self, origin: httpcore.Origin) -> _Line:
+        """One that connects when it is first used."""
+        patience = Patience()
+        try:
+            pool = httpcore.ConnectionPool(
+                ssl_context=self._context(), proxy=_proxy(self._way(origin.scheme.decode(), origin.host.decode())),
+                keepalive_expiry=_IDLE, network_backend=Sockets(patience),
+            )  # fmt: skip
+            return _Line(pool.create_connection(origin), patience)
+        except ImportError:
+            raise httpcore.ProxyError('the proxy cannot be used: SOCKS needs `pip install "httpx[socks]"`') from None
+        except (ValueError, httpx.InvalidURL) as problem:
+            raise httpcore.ProxyError(f"the proxy cannot be used: {problem}") from None
 
     def _context(self) -> ssl.SSLContext:
         """Whom to trust, read once: that takes as long as a hundred exchanges."""
@@ -191,37 +165,60 @@ class Traffic:
             self._trusted = self._trusted or httpx.create_ssl_context()
             return self._trusted
 
-    def _proxy_for(self, url: httpx.URL) -> str:
-        """The way to an address by settings and environment; empty where none stands between."""
-        if self._proxy or not self._environment or urllib.request.proxy_bypass(url.host):
+    def _way(self, scheme: str, host: str) -> str:
+        """The proxy by settings and environment; empty where none stands between."""
+        if self._proxy or not self._environment or urllib.request.proxy_bypass(host):
             return self._proxy
         proxies = urllib.request.getproxies()
-        found = proxies.get(url.scheme) or proxies.get("all") or ""
+        found = proxies.get(scheme) or proxies.get("all") or ""
         return found if "://" in found or not found else f"http://{found}"
 
 
-def _exchanged(transport: httpx.HTTPTransport, request: httpx.Request, limit: int, until: float) -> Reply:
-    answer = transport.handle_request(request)
+def _proxy(address: str) -> httpcore.Proxy | None:
+    """By its address, which may hold a user's name and password."""
+    if not address:
+        return None
+    found = httpx.Proxy(address)
+    url = httpcore.URL(scheme=found.url.raw_scheme, host=found.url.raw_host, port=found.url.port, target="/")
+    return httpcore.Proxy(url, auth=found.raw_auth)
+
+
+def _request(method: str, address: str, headers: Mapping[str, str], body: bytes | None) -> httpcore.Request:
+    """A request; what no address holds, such as a space, goes quoted, and all else as it is: it may be signed."""
     try:
-        return Reply(answer.status_code, answer.headers, _whole(answer, limit, until))
-    finally:
-        answer.close()
+        found = urlsplit(quote(address, _SIGNS))
+        host, port = found.hostname or "", found.port
+    except ValueError as problem:
+        raise httpcore.UnsupportedProtocol(str(problem)) from None
+    if found.scheme not in ("http", "https") or not host:
+        raise httpcore.UnsupportedProtocol("no address on the web")
+    target = (found.path or "/") + (f"?{found.query}" if found.query else "")
+    given = {"Host": found.netloc.rpartition("@")[2], "Accept-Encoding": "identity", **headers}
+    if body is not None:
+        given["Content-Length"] = str(len(body))
+    return httpcore.Request(
+        method, httpcore.URL(scheme=found.scheme, host=host, port=port, target=target),
+        headers=[(name.encode(), value.encode()) for name, value in given.items()], content=body,
+    )  # fmt: skip
 
 
-def _whole(answer: httpx.Response, limit: int, until: float) -> bytes:
-    length = answer.headers.get("content-length", "")
+def _whole(answer: httpcore.Response, headers: Mapping[str, str], limit: int) -> bytes:
+    length = headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
         raise Lost(f"WaveSpeed: an answer of {length} bytes came, at most {limit} are taken")
     parts, total = [], 0
-    assert isinstance(answer.stream, httpx.SyncByteStream)
-    for part in answer.stream:
+    for part in answer.iter_stream():
         parts.append(part)
         total += len(part)
         if total > limit:
             raise Lost(f"WaveSpeed: an answer of more than {limit} bytes came")
-        if time.monotonic() > until:
-            raise Lost("WaveSpeed: an answer took too long")
     return b"".join(parts)
+
+
+def _end(idle: _Idle) -> None:
+    for lines in idle.values():
+        while lines:
+            lines.pop().way.close()
 
 
 def _host(address: str) -> str:

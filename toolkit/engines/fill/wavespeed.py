@@ -26,7 +26,7 @@ from toolkit.settings import load
 from toolkit.wavespeed import PACE, account
 from toolkit.wavespeed.tasks import Order
 
-AHEAD = 8
+AHEAD = 32
 """Calls that bring their pictures to the service while all tasks the account may have are under way."""
 
 Bytes = npt.NDArray[np.uint8]
@@ -97,7 +97,7 @@ class Engine:
         # Other holes are no surroundings: what they show now is not what will be there.
         hole = np.where(np.maximum(job.mask, job.blocked) >= 128, np.uint8(255), np.uint8(0))
         pictures = {
-            names.get("image", "image"): _png(job.pixels[..., ::-1]),
+            names.get("image", "image"): _png(job.pixels),
             names.get("mask", "mask_image"): _png(hole),
         }
         model = str(settings["model"])
@@ -115,8 +115,8 @@ class Engine:
 
 
 def _png(pixels: Bytes) -> bytes:
-    """A PNG with nothing in it but the pixels."""
-    return cv2.imencode(".png", np.ascontiguousarray(pixels))[1].tobytes()
+    """A PNG with nothing in it but the pixels: (h, w, 3) RGB or (h, w)."""
+    return cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels)[1].tobytes()
 
 
 def _read(data: bytes, size: Size) -> Bytes:
