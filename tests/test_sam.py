@@ -95,7 +95,8 @@ def same(region: Region, logits: npt.NDArray[np.float32]) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
-def test_the_encoder_sees_what_set_image_sees(engine: Engine, width: int, height: int) -> None:
+def test_the_encoder_sees_what_set_image_sees(width: int, height: int) -> None:
+    _, engine = _shared()
     pixels = photo(width, height)
     edit = Edit.of(pixels)
     key = engine.prepare(edit, RUN)
@@ -137,7 +138,7 @@ INSIDE, BESIDE = (Point(30, 20), Point(41, 12)), (Point(60, 25),)
 BOX = Box(20, 4, 70, 31)
 
 
-@pytest.mark.parametrize(("width", "height"), SIZES[:4])
+@pytest.mark.parametrize(("width", "height"), [(301, 200), (97, 260), (500, 33)])
 @pytest.mark.parametrize(
     ("prompts", "asked"),
     [
@@ -153,8 +154,9 @@ BOX = Box(20, 4, 70, 31)
     ids=["click", "clicks", "include-exclude", "box", "box-clicks"],
 )
 def test_masks_and_scores_equal_the_predictors(
-    engine: Engine, width: int, height: int, prompts: Prompts, asked: dict[str, Any]
+    width: int, height: int, prompts: Prompts, asked: dict[str, Any]
 ) -> None:
+    _, engine = _shared()
     pixels = photo(width, height)
     edit = Edit.of(pixels)
     (region,) = engine.segment(edit, engine.prepare(edit, RUN), prompts, None, RUN).regions
@@ -179,21 +181,27 @@ def test_refining_equals_the_predictors_mask_input(engine: Engine) -> None:
     more = Prompts(boxes=(BOX,), include=(Point(200, 100), Point(210, 90)))
     second = engine.segment(edit, key, more, first.state, RUN)
     rival = predictor(pixels)
-    for number, (before, after) in enumerate(
-        [
-            ({"box": np.array(BOX), "multimask_output": False}, {"box": np.array(BOX)}),
-            (clicks(more.include[:1], ()), clicks(more.include, ())),
-        ]
-    ):
+    inner = Point(25, 10)
+    boxed = engine.segment(edit, key, Prompts(boxes=(BOX,), include=(inner,)), first.state, RUN).regions[0]
+    asked = [
+        (clicks(more.include[:1], ()), clicks(more.include, ()), second.regions[1]),
+        (
+            {"box": np.array(BOX), "multimask_output": False},
+            {"box": np.array(BOX), **clicks((inner,), ())},
+            boxed,
+        ),
+    ]
+    for before, after, region in asked:
         _, scores, low = rival.predict(**before)
-        kept = low[[int(scores.argmax())]].astype(np.float16)
+        kept = low[[int(scores.argmax())]]
         logits, scores, _ = rival.predict(**after, mask_input=kept, multimask_output=False, return_logits=True)
-        assert second.regions[number].score == pytest.approx(clipped(scores[0]), abs=2e-3)
-        region = second.regions[number]
+        assert region.score == pytest.approx(clipped(scores[0]), abs=2e-3)
         agree = values(region) == (logits[0] > 0)
-        assert agree.mean() > 0.999, "the earlier logits are equal to within rounding, and rounded to 16 bits"
+        assert agree.mean() > 0.999, "the earlier logits are equal to within rounding"
+    assert second.regions[0].mask == first.regions[0].mask, "nothing new was said of the box"
+    assert second.regions[0].score == first.regions[0].score
     alone = engine.segment(edit, key, more, None, RUN)
-    assert [r.mask for r in alone.regions] != [r.mask for r in second.regions], "the state matters"
+    assert alone.regions[1].mask != second.regions[1].mask, "the state matters"
 
 
 def test_logits_are_dropped_when_a_click_is_taken_back(engine: Engine) -> None:
@@ -230,7 +238,7 @@ def test_many_boxes_come_in_order_and_as_each_alone(engine: Engine) -> None:
             same(region, logits[0])
 
 
-GENERATOR = {"points_per_side_cpu": 6, "pred_iou_thresh": 0.1, "stability_score_thresh": 0.6, "box_nms_thresh": 0.7}
+GENERATOR = {"points_per_side_cpu": 5, "pred_iou_thresh": 0.1, "stability_score_thresh": 0.6, "box_nms_thresh": 0.7}
 
 
 @pytest.fixture
@@ -249,7 +257,7 @@ def focused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kind, "forward", spots)
 
 
-@pytest.mark.parametrize(("width", "height"), [(301, 200), (97, 260), (500, 33)])
+@pytest.mark.parametrize(("width", "height"), [(201, 130), (97, 260)])
 @pytest.mark.parametrize(
     "changed", [{}, {"pred_iou_thresh": 0.0}, {"stability_score_thresh": 0.0}, {"box_nms_thresh": 0.3}], ids=str
 )
@@ -264,7 +272,7 @@ def test_everything_equals_the_mask_generators(
     found = engine.segment(edit, engine.prepare(edit, RUN), Prompts(everything=True), None, RUN).regions
     sides = {"points_per_side": options.pop("points_per_side_cpu")}
     theirs = _torchvision.segment_anything().SamAutomaticMaskGenerator(SAM, **sides, **options).generate(pixels)
-    assert len(found) == len(theirs) > (0 if height == 33 else 1)
+    assert len(found) == len(theirs) > 1
     for ours, other in zip(found, theirs, strict=True):
         assert ours.score == pytest.approx(clipped(other["predicted_iou"]), abs=1e-4)
         np.testing.assert_array_equal(values(ours), other["segmentation"])
@@ -300,7 +308,7 @@ def test_weights_of_an_axis_are_torchs(source: int, target: int) -> None:
     width=st.integers(1, 400), height=st.integers(1, 400), seed=st.integers(0, 10**6),
     smooth=st.integers(0, 4), shift=st.floats(-1.5, 1.5), threshold=st.sampled_from([0.0, 1.0, -1.0]),
 )  # fmt: skip
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_only_the_outline_is_computed_and_the_mask_is_the_whole_frames(
     width: int, height: int, seed: int, smooth: int, shift: float, threshold: float
 ) -> None:
@@ -357,7 +365,7 @@ _SHARED: list[tuple[Edit, Engine]] = []
 
 
 def _shared() -> tuple[Edit, Engine]:
-    """One engine for many examples, which no fixture can give."""
+    """One engine, opened once, for many examples and tests."""
     if not _SHARED:
         one = card("tiny-shared")
         saved(SAM, one)
@@ -389,7 +397,7 @@ def test_words_and_subjects_are_refused(engine: Engine) -> None:
 def test_foreign_states_are_refused(engine: Engine) -> None:
     one, two = Edit.of(photo(64, 64, 1)), Edit.of(photo(64, 64, 2))
     state = engine.segment(one, "", Prompts(include=INSIDE), None, RUN).state
-    assert len(state) < 2 * 32 * 32 + 500
+    assert len(state) < 4 * 32 * 32 + 500
     for wrong in (b"[]", b"SAM state 1\n", state[:-1], state[:-4] + b"abcd", b"\0" * 100):
         with pytest.raises(EngineError, match="^tiny-sam: the state to go on from is none of its own, or is damaged$"):
             engine.segment(one, "", Prompts(include=INSIDE), wrong, RUN)
@@ -457,6 +465,11 @@ def test_wrong_settings_are_named() -> None:
         Engine(card(head=3))
     with pytest.raises(RecipeError, match=r"^tiny-sam\.settings\.precision: must be 'auto', 'float32'"):
         Engine(card(precision="int8"))
+
+
+def test_a_card_without_a_checkpoint_is_named() -> None:
+    with pytest.raises(RecipeError, match=r"^tiny-sam\.weights: expected one file, got 0$"):
+        Engine(card().model_copy(update={"weights": ()}))
 
 
 def test_devices_that_are_not_there_and_memory_that_does_not_suffice(

@@ -87,7 +87,11 @@ class Embeddings:
     def _write(self, path: Path, array: Array) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_room(array.nbytes)
-        head = {"dtype": array.dtype.str, "shape": array.shape, "crc32": zlib.crc32(array.data)}
+        head = {
+            "dtype": array.dtype.str,
+            "shape": array.shape,
+            "crc32": _checksum(array.dtype.str, array.shape, array.data),
+        }
         temporary = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp")
         try:
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -117,8 +121,13 @@ def _read(path: Path) -> Array | None:
     try:
         head, _, values = path.read_bytes().partition(b"\n")
         about = json.loads(head)
-        if zlib.crc32(values) != about["crc32"]:
+        kind, shape = str(about["dtype"]), tuple(about["shape"])
+        if _checksum(kind, shape, values) != about["crc32"]:
             return None
-        return np.frombuffer(values, np.dtype(about["dtype"])).reshape(about["shape"])
+        return np.frombuffer(values, np.dtype(kind)).reshape(shape)
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _checksum(dtype: str, shape: tuple[int, ...], values: Any) -> int:
+    return zlib.crc32(values, zlib.crc32(f"{dtype} {list(shape)}".encode()))

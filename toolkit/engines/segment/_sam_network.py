@@ -76,7 +76,7 @@ def precision(wanted: str, device: str) -> str:
 
 
 class Network:
-    """A checkpoint on a device. Threads may share it: nothing is kept between calls.
+    """A checkpoint on a device. Threads may share it, one at a time in `embed`: nothing is kept between calls.
 
     The decoder (a few megabytes) is read at its first use, and the encoder at its own: a picture whose embedding is
     known needs no encoder.
@@ -93,7 +93,7 @@ class Network:
     def __init__(self, card: Card, settings: Settings, device: str) -> None:
         self.card, self.settings, self.device = card, settings, device
         self.precision = precision(settings.precision, device)
-        self._encoding, self._decoding = threading.Lock(), threading.Lock()
+        self._decoding = threading.Lock()
         self._package = segment_anything()
 
     @cached_property
@@ -103,8 +103,8 @@ class Network:
     def _refused(self, why: str) -> EngineError:
         return EngineError(f"{self._file}: {why}; fetch it again with `inpaint models pull {self.card.name}`")
 
-    def _checkpoint(self) -> dict[str, torch.Tensor]:
-        """The file's tensors by name, not read yet where its format allows that."""
+    def _checkpoint(self, modules: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """The file's tensors by name, those of `modules`; not read yet where its format allows that."""
         import torch
 
         path, said = self._file, self.card.weights[0].bytes
@@ -124,7 +124,7 @@ class Network:
             raise self._refused("is no list of named tensors, as SAM's checkpoints are")
         wanted = {
             f"{part}.{name}": tensor.shape
-            for part, module in self._empty().items()
+            for part, module in modules.items()
             for name, tensor in module.state_dict().items()
         }
         for name, shape in wanted.items():
@@ -168,7 +168,8 @@ class Network:
     def _filled(self, *parts: str, dtype: str = "float32") -> list[Any]:
         import torch
 
-        content, modules = self._checkpoint(), self._empty()
+        modules = self._empty()
+        content = self._checkpoint(modules)
         for part in parts:
             prefix = f"{part}."
             values = {
@@ -209,10 +210,12 @@ class Network:
         import torch
 
         side, kind = self.settings.image_size, getattr(torch, self.precision)
-        with _held(self._encoding, lambda: check(0)), torch.inference_mode():
+        with torch.inference_mode():
             encoder = self._encoder
             values = torch.tensor(picture, device=self.device).permute(2, 0, 1)[None]
-            mean, deviation = (torch.tensor(one, device=self.device).view(3, 1, 1) for one in (MEAN, DEVIATION))
+            mean, deviation = (
+                torch.tensor(one, dtype=torch.float32, device=self.device).view(3, 1, 1) for one in (MEAN, DEVIATION)
+            )
             values = (values - mean) / deviation
             values = torch.nn.functional.pad(values, (0, side - values.shape[3], 0, side - values.shape[2]))
             found = encode(encoder, values.to(kind), check)
@@ -248,7 +251,7 @@ class Network:
         """
         import torch
 
-        with _held(self._decoding, check), torch.inference_mode():
+        with held(self._decoding, check), torch.inference_mode():
             prompts, masks, places = self._decoder
             features = torch.tensor(embedding, device=self.device).float()
             clicks = corners = before = None
@@ -264,7 +267,7 @@ class Network:
 
 
 @contextmanager
-def _held(lock: threading.Lock, check: Callable[[], None]) -> Iterator[None]:
+def held(lock: threading.Lock, check: Callable[[], None]) -> Iterator[None]:
     """Hold a lock; while another thread has it, `check` is called now and then."""
     while not lock.acquire(timeout=0.1):
         check()

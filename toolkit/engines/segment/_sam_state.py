@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from toolkit.engines.segment._sam_masks import Logits
 from toolkit.errors import EngineError
@@ -21,16 +20,21 @@ _SUM = 32
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """One region's prompts, a box or None, its clicks, and its logits (s/4, s/4) float32 of float16's values."""
+    """One region's prompts, a box or None and its clicks, its logits (s/4, s/4) float32, and its score."""
 
     box: Box | None
     include: tuple[Point, ...]
     exclude: tuple[Point, ...]
     logits: Logits
+    score: float
 
     def leads_to(self, box: Box | None, include: Sequence[Point], exclude: Sequence[Point]) -> bool:
         """Whether these prompts are the answer's own, or more of them."""
         return self.box == box and set(self.include) <= set(include) and set(self.exclude) <= set(exclude)
+
+    def is_for(self, box: Box | None, include: Sequence[Point], exclude: Sequence[Point]) -> bool:
+        """Whether these prompts are the answer's own."""
+        return self.leads_to(box, include, exclude) and len(self.include + self.exclude) == len([*include, *exclude])
 
 
 def packed(owner: str, answers: Sequence[Answer]) -> bytes:
@@ -40,9 +44,9 @@ def packed(owner: str, answers: Sequence[Answer]) -> bytes:
     about = {
         "owner": owner,
         "side": answers[0].logits.shape[0],
-        "answers": [[one.box, one.include, one.exclude] for one in answers],
+        "answers": [[one.box, one.include, one.exclude, one.score] for one in answers],
     }
-    values = b"".join(_half(one.logits).tobytes() for one in answers)
+    values = b"".join(one.logits.astype("<f4").tobytes() for one in answers)
     content = json.dumps(about).encode() + b"\n" + values
     return MAGIC + hashlib.sha256(content).digest() + content
 
@@ -63,15 +67,11 @@ def unpacked(owner: str, state: bytes | None, name: str) -> list[Answer]:
     if about["owner"] != owner:
         raise EngineError(f"{name}: the state to go on from belongs to another picture or network")
     side = about["side"]
-    logits = np.frombuffer(values, "<f2").astype(np.float32).reshape(-1, side, side)
+    logits = np.frombuffer(values, "<f4").astype(np.float32).reshape(-1, side, side)
     return [
-        Answer(None if box is None else Box(*box), _points(include), _points(exclude), one)
-        for (box, include, exclude), one in zip(about["answers"], logits, strict=True)
+        Answer(None if box is None else Box(*box), _points(include), _points(exclude), one, score)
+        for (box, include, exclude, score), one in zip(about["answers"], logits, strict=True)
     ]
-
-
-def _half(logits: Logits) -> npt.NDArray[np.float16]:
-    return np.clip(logits, -60000, 60000).astype("<f2")
 
 
 def _points(given: Sequence[Sequence[int]]) -> tuple[Point, ...]:

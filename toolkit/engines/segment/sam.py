@@ -22,7 +22,7 @@ from toolkit.embeddings import Embeddings
 from toolkit.engines import EngineRun, Found, Picture, Prompts
 from toolkit.engines.segment._sam_everything import everything, scale
 from toolkit.engines.segment._sam_masks import Enlarging, Logits
-from toolkit.engines.segment._sam_network import Bytes, Floats, Network, Settings
+from toolkit.engines.segment._sam_network import Bytes, Floats, Network, Settings, held
 from toolkit.engines.segment._sam_state import Answer, packed, unpacked
 from toolkit.errors import Cancelled, EngineError, ParameterError, RecipeError
 from toolkit.geometry import Box, Size
@@ -48,7 +48,9 @@ class Engine:
         self._settings = build(Settings, card.settings, f"{card.name}.settings", error=RecipeError)
         self._embeddings = Embeddings()
         self._networks: dict[str, Network] = {}
-        self._lock = threading.Lock()
+        self._lock, self._looking = threading.Lock(), threading.Lock()
+        if len(card.weights) != 1:
+            raise RecipeError(f"{card.name}.weights: expected one file, got {len(card.weights)}")
 
     def prepare(self, picture: Picture, run: EngineRun) -> str:
         """Look at the picture, unless that was done before; the key hashes pixels, card, weights and precision.
@@ -68,8 +70,8 @@ class Engine:
 
         Clicks inside a box refine it. A single click gets the best of three masks. Include clicks are always inside,
         exclude clicks outside: where the network does not heed one, a disc around it is added or taken away. A
-        region's score is the IoU the network expects. Where `previous` answered the same box, or clicks that are all
-        among those given now, its logits are refined; a region whose clicks were taken back is found anew.
+        region's score is the IoU the network expects. What `previous` answered is left as it was for the same box and
+        clicks, and refined where clicks were added; a region whose clicks were taken back is found anew.
 
         The key is made again from the picture, so that one of another picture can do no harm.
 
@@ -92,17 +94,14 @@ class Engine:
         embedding = self._embedding(picture, self._key(picture, network), network, enlarging, run)
         asked_for = _asked(prompts)
         answers = self._answers(network, embedding, enlarging, asked_for, known, picture.box, run)
-        regions = [
-            _region(answer, score, enlarging, picture.box, prompts.exclude)
-            for answer, score in answers
-        ]  # fmt: skip
+        regions = [_region(answer, enlarging, picture.box, prompts.exclude) for answer in answers]
         if prompts.everything:
             name = "find everything"
             found = everything(network, embedding, enlarging, lambda share: _check(run, name, share))
             for one in found:
                 mask = _mask(one.logits, enlarging, picture.box)
                 regions.append(Region(mask.box, "", _clipped(one.score), mask))
-        return Found(tuple(regions), packed(owner, [answer for answer, _ in answers]))
+        return Found(tuple(regions), packed(owner, answers))
 
     def _network(self, run: EngineRun) -> Network:
         device = devices.chosen(run.device)
@@ -148,20 +147,27 @@ class Engine:
             return known
         name = "look at the picture"
         _check(run, name, 0)
-        copy = _reduced(picture, enlarging.inner)
-        return self._embeddings.put(key, network.embed(copy, lambda share: _check(run, name, share)))
+        with held(self._looking, lambda: _check(run, name, 0)):
+            known = self._embeddings.get(key)  # another thread may have looked meanwhile
+            if known is not None:
+                return known
+            copy = _reduced(picture, enlarging.inner)
+            return self._embeddings.put(key, network.embed(copy, lambda share: _check(run, name, share)))
 
     def _answers(
         self, network: Network, embedding: Floats, enlarging: Enlarging, asked: Sequence[_Prompt],
         known: Sequence[Answer], frame: Box, run: EngineRun,
-    ) -> list[tuple[Answer, float]]:  # fmt: skip
+    ) -> list[Answer]:  # fmt: skip
         """Logits and scores for each prompt, in their order; prompts of one form share a pass of the decoder."""
         before = [next((one for one in known if one.leads_to(*prompt)), None) for prompt in asked]
         forms: dict[tuple[bool, int, bool], list[int]] = {}
+        found: dict[int, Answer] = {}
         for number, (box, include, exclude) in enumerate(asked):
+            if (earlier := before[number]) is not None and earlier.is_for(box, include, exclude):
+                found[number] = earlier
+                continue
             form = (box is not None, len(include) + len(exclude), before[number] is not None)
             forms.setdefault(form, []).append(number)
-        found: dict[int, tuple[Answer, float]] = {}
         step = self._settings.boxes_at_once
         for (boxed, clicks, refined), members in forms.items():
             single = not boxed and clicks == 1 and not refined
@@ -178,15 +184,15 @@ class Engine:
                     corners = np.array([box.within(frame) for box, _, _ in some if box is not None], np.float64)
                     boxes = (corners.reshape(-1, 2, 2) * to).reshape(-1, 4).astype(np.float32)
                 if refined:
-                    earlier = [before[number] for number in part]
-                    logits = np.stack([one.logits for one in earlier if one is not None])[:, None]
+                    answers = [before[number] for number in part]
+                    logits = np.stack([one.logits for one in answers if one is not None])[:, None]
                 low, scores = network.decode(
                     embedding, points=points, boxes=boxes, logits=logits, several=single,
                     check=lambda: _check(run, "select", 0),
                 )  # fmt: skip
                 for number, prompt, masks, values in zip(part, some, low, scores, strict=True):
                     best = int(values.argmax())
-                    found[number] = Answer(*prompt, masks[best]), float(values[best])
+                    found[number] = Answer(*prompt, masks[best], float(values[best]))
         return [found[number] for number in range(len(asked))]
 
 
@@ -210,9 +216,7 @@ def _holds(box: Box, point: Point) -> bool:
     return box.left <= point[0] < box.right and box.top <= point[1] < box.bottom
 
 
-def _region(
-    answer: Answer, score: float, enlarging: Enlarging, frame: Box, exclude: Sequence[Point]
-) -> Region:  # fmt: skip
+def _region(answer: Answer, enlarging: Enlarging, frame: Box, exclude: Sequence[Point]) -> Region:
     mask = _mask(answer.logits, enlarging, frame)
     radius = max(2, round(0.005 * max(frame.size)))
     for points, wanted in ((answer.include, True), (exclude, False)):
@@ -225,7 +229,7 @@ def _region(
         mask = mask.union(Mask.from_box(frame, Box(x, y, x + 1, y + 1)))
     if mask.is_empty:
         return Region(answer.box or mask.box, "", 0.0, mask, "the network found nothing there")
-    return Region(mask.box, "", _clipped(score), mask)
+    return Region(mask.box, "", _clipped(answer.score), mask)
 
 
 def _mask(logits: Logits, enlarging: Enlarging, frame: Box) -> Mask:
