@@ -7,7 +7,7 @@ stand. No picture of BSDS (`masks/prompts.json`) or COCO is among them: those ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,12 +170,12 @@ def standing(data: Path) -> Iterator[Scene]:
         yield Scene(f"real {name}", photo, bounds(truth), truth)
 
 
-def composed(held: Stock, number: int, seed: int) -> Iterator[Scene]:
+def composed(held: Stock, kinds: Sequence[str], number: int, seed: int) -> Iterator[Scene]:
     """Scenes whose kinds take turns; the same seed gives the same scenes."""
     turn = 0
     while turn < number:
         random = np.random.default_rng((seed, turn))
-        kind = KINDS[turn % len(KINDS)]
+        kind = kinds[turn % len(kinds)]
         scene = _scene(held, kind, random)
         if scene is not None:
             yield scene
@@ -185,6 +185,10 @@ def composed(held: Stock, number: int, seed: int) -> Iterator[Scene]:
 KINDS = (
     "assembled", "thin", "plain", "assembled", "alike", "camouflaged", "assembled", "covered", "thin", "touching",
     "assembled", "hollow", "piece", "pale", "assembled", "dark",
+)  # fmt: skip
+CROWDED = (
+    "assembled", "thin", "plain", "cluttered", "alike", "camouflaged", "limbed", "covered", "thin", "cluttered",
+    "touching", "assembled", "hollow", "limbed", "piece", "cluttered", "pale", "assembled", "dark", "limbed",
 )  # fmt: skip
 
 
@@ -286,6 +290,26 @@ def _blob(random: Random) -> Floats:
     return (parts == largest).astype(np.float32)
 
 
+def _limbed(random: Random) -> Floats:
+    """The alpha of a body with a head and limbs, upright or on all fours."""
+    alpha = np.zeros((480, 480), np.uint8)
+    body = np.array([random.integers(34, 75), random.integers(70, 130)])
+    cv2.ellipse(alpha, (240, 230), [int(n) for n in body], random.normal(0, 12), 0, 360, 255, -1)
+    head = int(random.uniform(26, 48))
+    cv2.circle(alpha, (240 + int(random.normal(0, 15)), int(230 - body[1] - 0.6 * head)), head, 255, -1)
+    for side in (-1, 1):
+        for height, reach in ((-0.7, 55), (0.75, 75)):  # arms and legs of two parts
+            joint = np.array([240 + side * body[0] * random.uniform(0.4, 0.8), 230 + height * body[1]])
+            wide, angle = random.uniform(18, 44), random.uniform(-0.3, 1.1) * side
+            for _ in range(2):
+                step = reach * random.uniform(0.7, 1.2) * np.array([np.sin(angle), np.cos(angle)])
+                cv2.line(alpha, joint.astype(int).tolist(), (joint + step).astype(int).tolist(), 255, int(wide))
+                joint, wide, angle = joint + step, 0.85 * wide, angle + random.normal(0, 0.5)
+    if random.random() < 0.35:
+        alpha = alpha.T
+    return np.ascontiguousarray(alpha).astype(np.float32) / 255
+
+
 def _filled(alpha: Floats, held: Stock, random: Random, metal: bool) -> Thing:
     """A shape filled with a piece of a photo, or with a colour, shaded like something round."""
     height, width = alpha.shape
@@ -318,6 +342,21 @@ def _assembled(alpha: Floats, held: Stock, own: Stock, random: Random) -> Thing:
         weight = cv2.GaussianBlur((nearest == number).astype(np.float32), (0, 0), 1)[..., None]
         whole = Thing("assembled", whole.colours + weight * (part.colours - whole.colours), whole.alpha)
     return whole
+
+
+def _strewn(canvas: Floats, held: Stock, random: Random, longer: float, number: int) -> None:
+    """Things and pieces of things pasted all over, in place."""
+    for _ in range(number):
+        if random.random() < 0.5:
+            other = held.things[_pick(random, held.things)]
+        else:
+            other = _assembled(
+                np.pad(_limbed(random) if random.random() < 0.5 else _blob(random), 3), held, held, random
+            )
+        other = _lit(_shaped(other, random, longer * random.uniform(0.35, 1.1)), canvas, random, random.uniform(0, 0.4))
+        sides = zip(canvas.shape[1::-1], other.alpha.shape[::-1], strict=True)
+        left, top = (int(random.integers(-n // 2, side - n // 2 + 1)) for side, n in sides)
+        _placed(canvas, other, (left, top))
 
 
 def _lit(thing: Thing, ground: Floats, random: Random, share: float) -> Thing:
@@ -353,9 +392,15 @@ def _scene(held: Stock, kind: str, random: Random) -> Scene | None:
         thing = _filled(_drawn(random, kind == "hollow"), held, random, random.random() < 0.6)
     elif kind == "piece":
         thing = _filled(_blob(random), held, random, False)
-    elif kind in ("camouflaged", "assembled"):
+    elif kind in ("camouflaged", "assembled", "limbed", "cluttered"):
         own = Stock({ground_name: held.grounds[ground_name]}, {})
-        alpha = _blob(random) if random.random() < 0.4 else held.things[_pick(random, held.things)].alpha
+        if kind == "cluttered":
+            _strewn(canvas, held, random, longer, int(random.integers(4, 9)))
+            own = Stock({ground_name: np.clip(canvas, 0, 255).astype(np.uint8)}, {})
+        if kind == "limbed" or (kind == "cluttered" and random.random() < 0.4):
+            alpha = _limbed(random)
+        else:
+            alpha = _blob(random) if random.random() < 0.4 else held.things[_pick(random, held.things)].alpha
         alpha = np.pad(alpha, 3)
         if kind == "camouflaged":
             thing = _filled(alpha, own, random, False)
@@ -398,7 +443,7 @@ def _scene(held: Stock, kind: str, random: Random) -> Scene | None:
         _placed(canvas, dark, (left + int(random.normal(0, 0.05) * longer), top + int(0.05 * longer)))
     alpha = _placed(canvas, thing, (left, top))
     whole = float(alpha.sum())
-    if kind == "covered" or random.random() < 0.1:
+    if kind == "covered" or random.random() < (0.8 if kind == "cluttered" else 0.1):
         front = _shaped(held.things[_pick(random, held.things)], random, longer * random.uniform(0.3, 0.9))
         alpha = alpha * (1 - _placed(canvas, front, beside(front)))
     truth = alpha > 0.5

@@ -3,7 +3,7 @@
     INPAINT_DATA=... PYTHONPATH=. python benchmarks/fit_box.py
 
 Prints the IoU on scenes held out (fitted on one half of the photos and objects, measured on the other), then the
-weights fitted on all, for `toolkit/engines/segment/_box.py`. About 150 CPU seconds. `benchmarks.box_scenes` says of
+weights fitted on all, for `toolkit/engines/segment/_box.py`. About 300 CPU seconds. `benchmarks.box_scenes` says of
 what the scenes are made; the photos that the selection is judged by are not among them.
 """
 
@@ -18,14 +18,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.box_scenes import TRACED, Scene, Stock, composed, standing, stock
+from benchmarks.box_scenes import CROWDED, KINDS, TRACED, Scene, Stock, composed, standing, stock
 from benchmarks.measure import one_thread, say
 from toolkit.engines.segment._box import answer, context_for, view_of, weighed
-from toolkit.engines.segment._cues import Floats, View, nearness, proposals
+from toolkit.engines.segment._cues import Floats, View, proposals, second_look
 from toolkit.engines.segment.edge import Binary
 from toolkit.geometry import Box
 
-SCENES = 96  # made of each half
+SCENES = ((KINDS, 96), (CROWDED, 160))  # made of each half
 PIXELS = 1500  # of each object, so that all count the same
 RIDGE = 1.0  # on the weights, against the log likelihood of all objects
 
@@ -58,12 +58,15 @@ def overlap(first: Binary, second: Binary) -> float:
 
 def halves(data: Path) -> list[list[Scene]]:
     """The scenes, in two halves that share no photo as ground and no object."""
-    whole, made = stock(data), []
+    whole: Stock = stock(data)
+    made: list[list[Scene]] = []
     grounds, things = sorted(whole.grounds), sorted(whole.things)
     for half in (0, 1):
         part = Stock({n: whole.grounds[n] for n in grounds[half::2]}, {n: whole.things[n] for n in things[half::2]})
         real = [scene for name, scene in zip(TRACED, standing(data), strict=True) if name in part.things]
-        made.append([*composed(part, SCENES, half), *real])
+        made.append([])
+        for kinds, number in SCENES:
+            made[half] += [*composed(part, kinds, number, half), *real]
     return made
 
 
@@ -77,11 +80,11 @@ def case(scene: Scene) -> Case:
 
 
 def fitted(cases: list[Case]) -> tuple[Weights, Weights]:
-    """The first weights, and with the nearness to what they find likely, the final ones."""
+    """The first weights, and with the cues that need what they find likely, the final ones."""
     seen = [(one.apt, one.truth) for one in cases]
     first = _regressed(seen)
-    near = (nearness(one.view, weighed(one.apt, first)) for one in cases)
-    return first, _regressed([({**cues, "nearness": n}, truth) for (cues, truth), n in zip(seen, near, strict=True)])
+    more = (second_look(one.view, weighed(one.apt, first)) for one in cases)
+    return first, _regressed([({**cues, **second}, truth) for (cues, truth), second in zip(seen, more, strict=True)])
 
 
 def _regressed(seen: list[tuple[dict[str, Floats], Binary]]) -> Weights:

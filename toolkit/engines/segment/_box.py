@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.engines.segment._cues import Floats, View, nearness, proposals, sigmoid, tidy
+from toolkit.engines.segment._cues import Floats, View, proposals, second_look, sigmoid, tidy
 from toolkit.engines.segment.edge import Binary, Pixels, enlarged
 from toolkit.geometry import Box, Size
 
@@ -30,37 +30,40 @@ STIFFNESS = 30.0  # of the odds against the outline's length, which GrabCut weig
 
 # Log odds a unit of each cue, as benchmarks/fit_box.py prints them.
 FIRST_WEIGHTS = {
-    "one": -0.12,
-    "radius": -0.25,
-    "corner": -0.18,
-    "rim": -0.44,
-    "low": 0.13,
-    "upright": 0.14,
-    "shape": 0.34,
-    "odd": -0.73,
-    "colour": 0.29,
-    "grain": 0.19,
-    "local": 0.55,
-    "texture": 0.18,
-    "barrier": 0.32,
-    "grabcut": 1.25,
+    "one": -0.36,
+    "radius": -0.33,
+    "corner": -0.19,
+    "rim": -0.45,
+    "low": 0.11,
+    "upright": 0.15,
+    "shape": 0.39,
+    "odd": -0.83,
+    "colour": 0.22,
+    "grain": 0.04,
+    "local": 0.62,
+    "texture": 0.37,
+    "barrier": 0.47,
+    "grabcut": 1.2,
 }
 FINAL_WEIGHTS = {
-    "one": -0.17,
-    "radius": -0.03,
-    "corner": -0.16,
-    "rim": -0.21,
-    "low": 0.06,
-    "upright": 0.11,
-    "shape": 0.27,
-    "odd": -0.6,
-    "colour": 0.27,
-    "grain": 0.14,
-    "local": 0.5,
-    "texture": 0.2,
-    "barrier": 0.1,
-    "grabcut": 1.14,
-    "nearness": 0.36,
+    "one": -0.09,
+    "radius": -0.2,
+    "corner": -0.37,
+    "rim": -0.57,
+    "low": 0.11,
+    "upright": 0.15,
+    "shape": 0.24,
+    "odd": -0.36,
+    "colour": 0.22,
+    "grain": -0.0,
+    "local": 0.59,
+    "texture": 0.45,
+    "barrier": 0.45,
+    "grabcut": 1.07,
+    "nearness": 0.5,
+    "crossing": -0.46,
+    "level": 0.64,
+    "spread": 0.83,
 }
 LOOKS = "local", "colour", "texture", "grain"  # the cues of colour and texture
 WHOLE = "nothing in the box tells the object from its background, so the whole box was taken"
@@ -164,7 +167,7 @@ def answer(
 ) -> Answer:
     """The best mask for one proposal's cues under given weights."""
     inside = view.reach.slices
-    cues = {**cues, "nearness": nearness(view, weighed(cues, first))}
+    cues = {**cues, **second_look(view, weighed(cues, first))}
     odds = weighed(cues, final)
     odds[view.wanted[inside]], odds[view.unwanted[inside]] = CERTAIN, -CERTAIN
     mask = np.zeros(view.small.shape[:2], bool)

@@ -284,7 +284,20 @@ def _minimum_barrier(view: View) -> Floats:
     return _in_box(view, np.minimum(cost, 500))
 
 
-def nearness(view: View, odds: Floats) -> Floats:
+def second_look(view: View, odds: Floats) -> dict[str, Floats]:
+    """Cues that need first log odds: the nearness to what is likely, and what the box holds as a whole.
+
+    An object reaches the sides of its box: a pixel counts against the best of its row and column, unless a click has
+    taken away some of them.
+    """
+    crossing = odds.max(1, keepdims=True) + odds.max(0, keepdims=True)
+    if view.unwanted[view.reach.slices].any():
+        crossing = np.full_like(odds, crossing.mean())
+    level, spread = np.full_like(odds, odds.mean()), np.full_like(odds, odds.std())
+    return {"nearness": _nearness(view, odds), "crossing": crossing, "level": level, "spread": spread}
+
+
+def _nearness(view: View, odds: Floats) -> Floats:
     """Log of how much nearer the likeliest 15 % of the box are than the ring, on paths that shun changes of colour."""
     if not view.ring.any():
         return np.zeros_like(odds)
