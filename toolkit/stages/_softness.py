@@ -40,7 +40,9 @@ def softness(edit: Edit, reach: float) -> float | None:
         side = mask[at[:, 1], at[:, 0]] > 0
         if not side[far > 1].all() or side[far < -1].any():
             continue  # another outline is near
-        colour = edit.srgb(box)[at[:, 1], at[:, 0]].astype(np.float64)
+        (left, top), (right, bottom) = at.min(axis=0), at.max(axis=0)
+        line = Box(int(left), int(top), int(right) + 1, int(bottom) + 1)
+        colour = edit.srgb(line.shift(box.left, box.top))[at[:, 1] - top, at[:, 0] - left].astype(np.float64)
         front, back = colour[outer].mean(axis=0), colour[outer[::-1]].mean(axis=0)
         products += (colour - back) @ (front - back)
         squares += float(((front - back) ** 2).sum())
