@@ -67,7 +67,7 @@ def _outline(edit: Edit) -> list[tuple[int, int]]:
     for box, _ in edit.selected.tiles:
         values = edit.selected.array(box)
         for change in (values[1:] != values[:-1], values[:, 1:] != values[:, :-1]):
-            y, x = np.nonzero(change)
+            y, x = np.divmod(np.flatnonzero(change), change.shape[1])  # faster than numpy's own in two dimensions
             found.append(np.stack([x + box.left, y + box.top], axis=1))
     points = np.concatenate(found) if found else np.zeros((0, 2), int)
     step = max(1, len(points) // LINES)
