@@ -471,6 +471,9 @@ class Mask:
         rest: list[tuple[Box, Bytes]] = []
         for place in places:
             values = self.array(place)
+            if connectivity == 8 and not background and _is_one(values):
+                parts.append(Mask(self.frame, ((place, values),)))
+                continue
             count, labels, stats, _ = cv2.connectedComponentsWithStats(values, connectivity=connectivity)
             outer: set[int] = set()
             if background:
@@ -568,3 +571,9 @@ def _together(parts: Sequence[Mask]) -> Mask:
                 target = joined[shared.within(window).slices]
                 np.maximum(target, values[shared.within(box).slices], out=target)
     return Mask(frame, tuple(pieces), outer.outside)
+
+
+def _is_one(values: Bytes) -> bool:
+    """Whether the pixels of `values` that are not 0 hang together, corners counting."""
+    ranks = cv2.findContours(values, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[1]
+    return ranks is not None and int(np.count_nonzero(ranks[0, :, 3] < 0)) == 1

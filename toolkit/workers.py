@@ -11,6 +11,7 @@ import contextlib
 import os
 import pickle
 import queue
+import select
 import signal
 import struct
 import subprocess
@@ -25,24 +26,41 @@ from toolkit.errors import Cancelled, EngineError, ToolkitError
 from toolkit.heap import give_back
 
 _LENGTH = struct.Struct("<Q")
+_PAUSE = 0.5  # seconds without a job after which a worker gives its memory back
 
 
 def _send(stream: IO[bytes], message: Any) -> None:
-    data = pickle.dumps(message, protocol=5)
-    stream.write(_LENGTH.pack(len(data)))
-    stream.write(data)
+    """Write a message: the number of its parts, each with its length; arrays are parts and not copied."""
+    arrays: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
+    stream.write(_LENGTH.pack(1 + len(arrays)))
+    for part in (memoryview(data), *(array.raw() for array in arrays)):
+        stream.write(_LENGTH.pack(len(part)))
+        stream.write(part)
     stream.flush()
 
 
-def _read(stream: IO[bytes]) -> bytes:
+def _read(stream: IO[bytes]) -> list[bytearray]:
+    """The parts of a message."""
+    parts = []
+    for _ in range(_length(stream)):
+        part = bytearray(_length(stream))
+        if stream.readinto(part) < len(part):  # type: ignore[attr-defined]
+            raise EOFError
+        parts.append(part)
+    return parts
+
+
+def _length(stream: IO[bytes]) -> int:
     head = stream.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         raise EOFError
-    return stream.read(_LENGTH.unpack(head)[0])
+    length: int = _LENGTH.unpack(head)[0]
+    return length
 
 
-def _receive(stream: IO[bytes]) -> Any:
-    return pickle.loads(_read(stream))  # our own child's
+def _loaded(parts: list[bytearray]) -> Any:
+    return pickle.loads(parts[0], buffers=parts[1:])  # our own process's
 
 
 class _Failed(Exception):
@@ -71,7 +89,7 @@ class _Worker:
         assert self.process.stdout
         _send(self.process.stdin, (function, arguments))
         while True:
-            kind, value = _receive(self.process.stdout)
+            kind, value = _loaded(_read(self.process.stdout))
             if kind == "progress":
                 progress(value)
             elif kind == "done":
@@ -242,14 +260,15 @@ def _main() -> None:
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             _serve_one(jobs, answers)
-            give_back()
+            if sys.platform == "linux" and not select.select([jobs], [], [], _PAUSE)[0]:
+                give_back()  # only now, for the next of many jobs needs as much again
 
 
 def _serve_one(jobs: IO[bytes], answers: IO[bytes]) -> None:
     """Wait for a job and answer it; a function of its own, so that nothing of it is held while waiting for the next."""
     job = _read(jobs)
     try:
-        function, arguments = pickle.loads(job)  # our own parent's
+        function, arguments = _loaded(job)
         options = {}
         if getattr(function, "reports_progress", False):
             options["progress"] = lambda share: _send(answers, ("progress", float(share)))

@@ -54,12 +54,13 @@ def foreground(pixels: Array, alpha: Bytes) -> Array:
         front, back = (_resized(one, share.shape, cv2.INTER_NEAREST) for one in (front, back))
         front, back = _estimated(colour, share, front, back)
     for block in blocks(mixed, _BLOCK):
-        colour, share = _unit(pixels[block.slices], top), _unit(alpha[block.slices], 255)
+        shares = np.repeat(alpha[block.slices][..., None], pixels.shape[2], axis=2)
+        colour, share = _unit(pixels[block.slices], top), _unit(shares, 255)
         near, ground = (enlarged(one, scale, block).reshape(colour.shape) for one in (front, back))
         missing = colour - share * near - (1 - share) * ground
         near = near + share / (share * share + np.square(1 - share)) * missing
         found = np.rint(np.clip(near, 0, 1) * top).astype(pixels.dtype)
-        result[block.slices] = np.where(alpha[block.slices][..., None] == 255, pixels[block.slices], found)
+        result[block.slices] = np.where(shares == 255, pixels[block.slices], found)
     return result
 
 
@@ -77,19 +78,32 @@ def _half(array: Floats) -> Floats:
     return _resized(array, shape, cv2.INTER_AREA)
 
 
-def _around(planes: Floats) -> tuple[Floats, ...]:
-    """The values of the neighbours above, below, to the left and to the right; the border repeats itself."""
-    wide = np.pad(planes, [(0, 0)] * (planes.ndim - 2) + [(1, 1), (1, 1)], mode="edge")
+def _framed(planes: Floats) -> Floats:
+    """A copy (..., h + 2, w + 2) with a border for `_fill_border`."""
+    wide = np.empty((*planes.shape[:-2], planes.shape[-2] + 2, planes.shape[-1] + 2), planes.dtype)
+    wide[..., 1:-1, 1:-1] = planes
+    return wide
+
+
+def _fill_border(wide: Floats) -> None:
+    """Let the border repeat what lies beside it, in place."""
+    wide[..., 0, :], wide[..., -1, :] = wide[..., 1, :], wide[..., -2, :]
+    wide[..., 0], wide[..., -1] = wide[..., 1], wide[..., -2]
+
+
+def _around(wide: Floats) -> tuple[Floats, ...]:
+    """The values of the neighbours above, below, to the left and to the right, within the border."""
     return wide[..., :-2, 1:-1], wide[..., 2:, 1:-1], wide[..., 1:-1, :-2], wide[..., 1:-1, 2:]
 
 
 def _estimated(colour: Floats, share: Floats, front: Floats, back: Floats) -> tuple[Floats, Floats]:
     """A few steps of Jacobi's method for the 2x2 system of each pixel."""
-    # Channel by channel, for numpy is slow where it repeats the last axis.
-    picture, found = (np.stack([np.moveaxis(one, 2, 0) for one in pair]) for pair in ((colour, colour), (front, back)))
+    # Channel by channel, for numpy is slow where it repeats the last axis; in place, for new memory costs as much.
+    picture, start = (np.stack([np.moveaxis(one, 2, 0) for one in pair]) for pair in ((colour, colour), (front, back)))
     part = share[..., 0]
-    rest = 1 - part
-    weights = [_EVEN + np.abs(near - part) for near in _around(part)]
+    rest, shares, wide = 1 - part, _framed(part), _framed(start)
+    _fill_border(shares)
+    weights = [_EVEN + np.abs(near - part) for near in _around(shares)]
     total = weights[0] + weights[1] + weights[2] + weights[3]
     #  | part^2 + total   part rest      | |front|   |part colour + weighted neighbours|
     #  | part rest        rest^2 + total | |back | = |rest colour + weighted neighbours|
@@ -97,10 +111,16 @@ def _estimated(colour: Floats, share: Floats, front: Floats, back: Floats) -> tu
     scale = one * other - cross * cross
     one, cross, other = one / scale, cross / scale, other / scale
     picture *= np.stack([part, rest])[:, None]
+    found, neighbours = wide[..., 1:-1, 1:-1], _around(wide)
+    right, product = np.empty_like(picture), np.empty_like(picture)
     for _ in range(_STEPS[0] if max(part.shape) <= _SMALL else _STEPS[1]):
-        right = picture.copy()
-        for weight, near in zip(weights, _around(found), strict=True):
-            right += weight * near
-        found = np.stack([other * right[0] - cross * right[1], one * right[1] - cross * right[0]])
-        np.clip(found, 0, 1, out=found)
+        _fill_border(wide)
+        np.copyto(right, picture)
+        for weight, near in zip(weights, neighbours, strict=True):
+            right += np.multiply(weight, near, out=product)
+        for place, own in enumerate((other, one)):
+            np.multiply(own, right[place], out=found[place])
+            found[place] -= np.multiply(cross, right[1 - place], out=product[0])
+        np.maximum(found, 0, out=found)
+        np.minimum(found, 1, out=found)
     return np.ascontiguousarray(np.moveaxis(found[0], 0, 2)), np.ascontiguousarray(np.moveaxis(found[1], 0, 2))

@@ -15,6 +15,7 @@ from toolkit.geometry import Box, Size
 
 Array = npt.NDArray[Any]
 STRIP_PIXELS = 1 << 20
+CACHED_PIXELS = 1 << 16  # copied at a time: what a processor holds near
 
 
 def strips(size: Size, pixels: int = STRIP_PIXELS) -> Iterator[Box]:
@@ -59,13 +60,15 @@ class ImageRaster(Raster):
         self.bands = len(image.getbands())
 
     def read(self, box: Box) -> Array:
-        # Pasting with a negative offset crops like Image.crop, without its limit on the number of pixels.
-        window = Image.new(self._image.mode, box.size, None)  # every pixel of it is pasted over
-        window.paste(self._image, (-box.left, -box.top))
-        samples = np.asarray(window)
-        if window.mode == "1":
-            samples = samples.astype(np.uint8) * np.uint8(255)
-        return samples.reshape(box.height, box.width, self.bands)
+        samples = np.empty((box.height, box.width, self.bands), np.uint8)
+        for part in strips(Size(*box.size), CACHED_PIXELS):
+            # Pasting with a negative offset crops like Image.crop, without its limit on the number of pixels.
+            window = Image.new(self._image.mode, part.size, None)  # every pixel of it is pasted over
+            window.paste(self._image, (-box.left, -box.top - part.top))
+            samples[part.slices] = np.asarray(window).reshape(part.height, part.width, self.bands)
+        if self._image.mode == "1":
+            samples *= 255
+        return samples
 
     def write(self, box: Box, samples: Array) -> None:
         mode = "L" if self._image.mode == "1" else self._image.mode

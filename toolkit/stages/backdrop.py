@@ -16,6 +16,7 @@ from PIL import ImageColor
 from pydantic import Field
 
 from toolkit import blend
+from toolkit.blend.arrays import blocks
 from toolkit.edit import Cutout, Edit, Patch, Shadow, Stack
 from toolkit.errors import InputError, ParameterError
 from toolkit.geometry import Box
@@ -32,6 +33,7 @@ from toolkit.stages._painting import Seeded
 Pixels = npt.NDArray[Any]
 TRANSPARENT = "transparent"
 _LARGEST = 1.5
+_BLOCK = 128  # side of the parts that are worked out where a layer lies on nothing
 """A picture enlarged by more than this is said to be."""
 
 
@@ -197,8 +199,21 @@ class Scene:
     def _straight(self, box: Box, layers: list[tuple[Pixels, npt.NDArray[np.uint8]]]) -> Pixels:
         """Layers over nothing, colour and alpha straight; white where nothing is seen at all."""
         channels, top = self.photo.channels, np.iinfo(self.photo.dtype).max
-        light = np.zeros((box.height, box.width, channels), np.float32 if top == 255 else np.float64)
-        seen = np.zeros((box.height, box.width, 1), light.dtype)
+        result = np.full((box.height, box.width, channels + 1), top, self.photo.dtype)
+        result[..., channels] = 0
+        for block in blocks(np.any([alpha > 0 for _, alpha in layers], axis=0), _BLOCK):
+            parts = [(colours[block.slices], alpha[block.slices]) for colours, alpha in layers]
+            result[block.slices] = self._mixed(parts)
+        return result
+
+    def _mixed(self, layers: list[tuple[Pixels, npt.NDArray[np.uint8]]]) -> Pixels:
+        """The same for a part where something lies."""
+        channels, top = self.photo.channels, np.iinfo(self.photo.dtype).max
+        colours, alpha = layers[-1]
+        if alpha.min() == 255:
+            return with_alpha(colours[..., :channels], channels + 1)
+        light = np.zeros((*alpha.shape, channels), np.float32 if top == 255 else np.float64)
+        seen = np.zeros((*alpha.shape, 1), light.dtype)
         for colours, alpha in layers:
             share = alpha[..., None] / light.dtype.type(255)
             light *= 1 - share

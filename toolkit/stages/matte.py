@@ -174,11 +174,13 @@ def _middle(depth: npt.NDArray[np.float32], radius: float) -> npt.NDArray[np.boo
     step = max(1, int(radius) // 4)
     highest = cv2.dilate(depth, np.ones((step, step), np.uint8))[::step, ::step]
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * math.ceil(radius / step) + 1,) * 2)
-    near = cv2.dilate(highest, disc)
-    if not ((near >= THIN) & (near <= radius)).any():
-        return np.zeros(depth.shape, bool)
-    near = cv2.resize(near, depth.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    return np.asarray((near >= THIN) & (near <= radius) & (depth >= 0.6 * near))
+    size = depth.shape[::-1]
+    deep = cv2.dilate(np.greater(highest, radius).view(np.uint8), disc)
+    thin = (cv2.resize(deep, size, interpolation=cv2.INTER_NEAREST) == 0) & (depth >= 0.6 * THIN)
+    if thin.any():
+        near = cv2.resize(cv2.dilate(highest, disc), size, interpolation=cv2.INTER_NEAREST)
+        thin &= (near >= THIN) & (depth >= 0.6 * near)
+    return np.asarray(thin)
 
 
 def _thin(selected: Bytes) -> npt.NDArray[np.bool_]:

@@ -47,8 +47,7 @@ def alpha_of(pixels: Bytes, trimap: Bytes) -> Bytes:
     Returns:
         (h, w) uint8; 0 and 255 exactly where the trimap has them.
     """
-    sure = np.isin(trimap, (0, 255))
-    if sure.all():
+    if not ((trimap != 0) & (trimap != 255)).any():
         return trimap.copy()
     levels = _levels(trimap)
     finest = min(FINEST, levels)
@@ -73,7 +72,7 @@ def alpha_of(pixels: Bytes, trimap: Bytes) -> Bytes:
             ones = ones | ((settled_ones > 0) & ~zeros)
         windows = _Windows(guide)
         alpha = _solve(windows, place, ones, zeros, start, STEPS[min(number, len(STEPS) - 1)])
-        coefficients = windows.coefficients(alpha)
+        coefficients = np.asarray(cv2.merge(windows.coefficients(alpha)), np.float32)
         coefficients[..., 3] += alpha - _linear(coefficients, guide, clip=False)  # so that they give this very alpha
     assert coefficients is not None
     assert alpha is not None
@@ -161,19 +160,19 @@ class _Windows:
     def _mean(self, values: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(cv2.blur(values, self._size, borderType=cv2.BORDER_REFLECT))
 
-    def coefficients(self, values: Floats) -> Floats:
-        """(h, w, 4) float32: three slopes and an offset, the mean of those of all windows that hold a pixel."""
-        sums = cv2.merge([*(channel * values for channel in self.colour), values])
-        *products, mean = cv2.split(self._mean(sums))
+    def coefficients(self, values: Floats) -> list[Floats]:
+        """Three slopes and an offset, each (h, w) float32: the mean of those of all windows that hold a pixel."""
+        mean = self._mean(values)
+        products = [self._mean(channel * values) for channel in self.colour]
         x, y, z = (product - one * mean for product, one in zip(products, self._colour_mean, strict=True))
         xx, xy, xz, yy, yz, zz = self._inverse
         slope = xx * x + xy * y + xz * z, xy * x + yy * y + yz * z, xz * x + yz * y + zz * z
         offset = mean - sum(one * centre for one, centre in zip(slope, self._colour_mean, strict=True))
-        return np.asarray(self._mean(cv2.merge([*slope, offset])), np.float32)
+        return [self._mean(one) for one in (*slope, offset)]
 
     def rest(self, values: Floats) -> Floats:
         """What the windows' fits leave of `values`: the matting Laplacian times them; symmetric, not negative."""
-        *slope, offset = cv2.split(self.coefficients(values))
+        *slope, offset = self.coefficients(values)
         fitted = sum(one * channel for one, channel in zip(slope, self.colour, strict=True)) + offset
         return np.asarray(values - fitted, np.float32)
 

@@ -100,22 +100,24 @@ def _residual(small: Pixels) -> tuple[Float, Binary]:
     cells = np.floor(along / 0.15).astype(np.intp) @ np.array([4096, 64, 1])
     values, counts = np.unique(cells, return_counts=True)
     centre = np.median(along[cells == values[counts.argmax()]], axis=0)
-    start = np.abs(along - centre).max(1) < 0.3
+    start = _most(along - centre) < 0.3
 
     rest = logs - _solve(_powers(height, width, 1), logs, strip_of(strip, start), 0.15, logs - centre)
     limit = 0.15
-    for degree in (1, 2, 2, 3, 3):
-        agrees = reached(np.abs(rest).max(2) < limit, strip)
-        if np.count_nonzero(agrees) < 50:
-            break
-        rest = logs - _solve(_powers(height, width, degree), logs, agrees, limit, rest)
-        limit = float(np.clip(7.4 * np.median(np.abs(rest[agrees])), 0.03, 0.12))  # 5 sigma
+    for degree, times in ((1, 1), (2, 2), (3, 2)):
+        powers = _powers(height, width, degree)
+        for _ in range(times):
+            agrees = reached(_most(rest) < limit, strip)
+            if np.count_nonzero(agrees) < 50:
+                break
+            rest = logs - _solve(powers, logs, agrees, limit, rest)
+            limit = float(np.clip(7.4 * np.median(np.abs(rest[agrees])), 0.03, 0.12))  # 5 sigma
 
-    sheet = reached(np.abs(rest).max(2) < limit, strip)
+    sheet = reached(_most(rest) < limit, strip)
     known, sigma = sheet.astype(np.float32), SMOOTHING * max(height, width)
     total = cv2.GaussianBlur(rest * known[..., None], (0, 0), sigma)
     rest = rest - total / (cv2.GaussianBlur(known, (0, 0), sigma)[..., None] + 0.05)
-    return rest, reached(np.abs(rest).max(2) < limit, strip)
+    return rest, reached(_most(rest) < limit, strip)
 
 
 def strip_of(strip: Binary, chosen: Binary) -> Binary:
@@ -126,20 +128,26 @@ def strip_of(strip: Binary, chosen: Binary) -> Binary:
 
 
 def _powers(height: int, width: int, degree: int) -> Float:
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    x, y = (2 * x + 1) / width - 1, (2 * y + 1) / height - 1
-    return np.dstack([x**i * y**j for i in range(degree + 1) for j in range(degree + 1 - i)])
+    x, y = ((2 * np.arange(length, dtype=np.float32) + 1) / length - 1 for length in (width, height))
+    return np.dstack([x**i * y[:, None] ** j for i in range(degree + 1) for j in range(degree + 1 - i)])
 
 
 def _solve(powers: Float, logs: Float, where: Binary, limit: float, rest: Float) -> Float:
     """The polynomial that fits `logs` where asked, agreeing pixels weighing most; (h, w, 3)."""
     some = np.flatnonzero(where)[::3]
     terms, values, off = (array.reshape(-1, array.shape[2])[some] for array in (powers, logs, rest))
-    weight = 1 / (1 + (np.abs(off).max(1) / (0.3 * limit)) ** 2)
+    weight = 1 / (1 + (_most(off) / (0.3 * limit)) ** 2)
     weighted = terms * weight[:, None]
     ridge = 1e-5 * weight.sum() * np.eye(terms.shape[1])
     ridge[0, 0] = 1e-6
-    return np.asarray(powers @ np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ values), np.float32)
+    factors = np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ values)
+    return (powers.reshape(-1, len(factors)) @ factors).reshape(logs.shape).astype(np.float32)
+
+
+def _most(values: Float) -> Float:
+    """The largest magnitude of the last axis, of three."""
+    first, second, third = np.moveaxis(np.abs(values), -1, 0)
+    return np.asarray(np.maximum(np.maximum(first, second), third))
 
 
 def _gradient(values: Float, sigma: float) -> Float:

@@ -21,7 +21,7 @@ MARGIN = 0.25  # of the selection's longer side: the ground around it that is lo
 INWARD, OUTWARD = 0.05, 0.08  # how far the outline may move, in square roots of the selection's area
 BEYOND = 0.04  # of the box's sides
 SAMPLES, GROUPS = 1200, 4  # looks of each side, and the parts in each of which the nearest is sought
-BLOCK = 1024  # pixels compared at a time: what a processor holds near
+BLOCK = 512  # pixels compared at a time: what a processor holds near
 NEAR = 20.0  # place, a square root of the selection's area, in the units of Lab
 GRAIN = 3.0  # texture, in the units of Lab
 ALIKE = 3.0  # distance below which looks are the same
@@ -120,15 +120,15 @@ def _distance(asked: Floats, sample: Floats) -> Floats:
     """The distance of each of (n, 6) `asked` to its nearest in each of some parts of (m, 6) `sample`, in the mean."""
     if len(sample) > SAMPLES:
         sample = sample[np.random.default_rng(0).permutation(len(sample))[:SAMPLES]]
-    parts = [sample[first::GROUPS] for first in range(GROUPS)]
+    # |a|^2 - 2 a b + |b|^2, the last two as one product
+    products = np.hstack([-2 * sample, (sample * sample).sum(1, keepdims=True)])
+    parts = [products[first::GROUPS] for first in range(GROUPS)]
+    wide, squares = np.vstack([asked.T, np.ones(len(asked), np.float32)]), (asked**2).sum(1)
     nearest = np.zeros(len(asked), np.float32)
     for first in range(0, len(asked), BLOCK):
         block = slice(first, first + BLOCK)
-        some, squares = -2 * asked[block], (asked[block] ** 2).sum(1)
         for part in parts:
-            apart = some @ part.T
-            apart += (part * part).sum(1)
-            nearest[block] += np.sqrt(np.maximum(apart.min(1) + squares, 0))
+            nearest[block] += np.sqrt(np.maximum((part @ wide[:, block]).min(0) + squares[block], 0))
     return nearest / np.float32(GROUPS)
 
 

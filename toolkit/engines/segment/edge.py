@@ -6,12 +6,13 @@ Source: He, Sun: Fast Guided Filter, 2015 (arXiv 1505.00996).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from toolkit.blend.arrays import bounds
 from toolkit.geometry import Box, Size
 from toolkit.tiling import chunks
 
@@ -102,7 +103,7 @@ def outlined(read: Callable[[Box], Pixels], size: Size, small: Pixels, mask: Bin
 def _without_specks(values: Pixels, limit: float) -> None:
     """Turn over, in place, the parts and holes of `values` that have less than `limit` pixels."""
     contours, ranks = cv2.findContours(values, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    small = [number for number, contour in enumerate(contours) if cv2.contourArea(contour) < limit]
+    small = dict.fromkeys(number for number, contour in enumerate(contours) if cv2.contourArea(contour) < limit)
     for holes in (False, True):
         for number in small:
             around = int(ranks[0, number, 3])  # the part that has this hole, -1 for a part
@@ -118,17 +119,26 @@ def _learnt(small: Pixels, mask: Binary, band: Binary) -> npt.NDArray[np.float32
         return np.asarray(cv2.blur(values, (side, side), borderType=cv2.BORDER_REFLECT), np.float32)
 
     reach = 2 * EDGE_RADIUS + 3  # what the mean and the linear enlargement look at
-    needed = cv2.dilate(band.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
-    guide, weight = small.astype(np.float32) / 255, mask.astype(np.float32)
-    guide_mean, weight_mean = mean(guide)[needed], mean(weight)[needed]
-    spread = np.stack([mean(guide * guide[..., k : k + 1])[needed] for k in range(3)], axis=1)
+    needed = cv2.dilate(band.astype(np.uint8), np.ones((reach, reach), np.uint8))
+    part = bounds(needed).grow(EDGE_RADIUS).intersect(Box.of_size((mask.shape[1], mask.shape[0]))).slices
+    wanted = needed[part] > 0
+    guide = [np.asarray(one, np.float32) for one in cv2.split(small[part].astype(np.float32) / 255)]
+    weight = mask[part].astype(np.float32)
+
+    def along(values: Iterable[npt.NDArray[np.floating]]) -> npt.NDArray[np.float32]:
+        return np.stack([mean(one)[wanted] for one in values], axis=1)
+
+    guide_mean, weight_mean = along(guide), mean(weight)[wanted]
+    spread = along([one * other for one in guide for other in guide]).reshape(-1, 3, 3)
     spread -= guide_mean[:, :, None] * guide_mean[:, None, :]
     spread += 1e-4 * np.eye(3, dtype=np.float32)
-    common = mean(guide * weight[..., None])[needed] - guide_mean * weight_mean[:, None]
-    slope, offset = np.zeros_like(guide), np.zeros_like(weight)
-    slope[needed] = np.linalg.solve(spread, common[..., None])[..., 0]
-    offset[needed] = weight_mean - (slope[needed] * guide_mean).sum(-1)
-    return mean(np.dstack([slope / 255, offset]))
+    common = along([one * weight for one in guide]) - guide_mean * weight_mean[:, None]
+    slope = np.linalg.solve(spread, common[..., None])[..., 0]
+    values = np.zeros((*wanted.shape, 4), np.float32)
+    values[wanted] = np.column_stack([slope / 255, weight_mean - (slope * guide_mean).sum(-1)])
+    linear = np.zeros((*mask.shape, 4), np.float32)
+    linear[part] = mean(values)
+    return linear
 
 
 def _banded(mask: Binary) -> Pixels:
