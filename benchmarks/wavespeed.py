@@ -167,20 +167,20 @@ def main(count: int = 200, seconds: float = 5.0, concurrent: int = 64, side: int
         with Run(journal=journal, workers=1) as run:
             given = list(jobs(count, side))
             memory: list[int] = []
-            done = 0
+            done, threads_there = 0, concurrent + wavespeed.AHEAD
 
             def one(job: FillJob) -> int:
                 nonlocal done
                 answer = tasks.get(engine._order(job), run)
                 assert answer.pictures[0].shape == job.pixels.shape
                 done += 1
-                if done % concurrent == 0 or done == count:
+                if done % threads_there == 0 or done == count:  # first when each thread has had its turn
                     memory.append(process.memory_info().rss)
                 return len(answer.pictures)
 
             tasks.get(engine._order(next(jobs(1, side + 16))), run)
             first, coded["seconds"], exchanged["seconds"] = server.state(), 0.0, 0.0
-            with ThreadPoolExecutor(concurrent + wavespeed.AHEAD) as threads:
+            with ThreadPoolExecutor(threads_there) as threads:
                 cpu, wall = time.process_time(), time.perf_counter()
                 assert sum(threads.map(one, given)) == count
                 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -83,8 +83,8 @@ def test_kinds_that_cannot_be_edited_say_what_to_do(name: str, save: dict | None
 
 REMOVE = ("remove-object", "p.png")
 WRONG_USE = [
-    ((), "nothing is selected: give --box, --point or --mask"),
-    (("--not-point", "5,5"), "nothing is selected: give --box, --point or --mask"),
+    ((), "nothing is selected: give --box, --point, --text or --mask"),
+    (("--not-point", "5,5"), "nothing is selected: give --box, --point, --text or --mask"),
     (("--box", "1,2,3"), "select.box.0: box '1,2,3': expected left,top,right,bottom (whole pixels, e.g. "
      "120,80,400,300) or WxH+X+Y"),
     (("--box", "50,50,20,20"), "select.box.0: box 50,50,20,20: reversed, left,top must come before right,bottom; did "
@@ -116,7 +116,7 @@ WRONG_USE = [
      "0.001<=x<=1000000.0; see inpaint remove-object --help"),
     ((*MASK, "--num-images", "2", "-o", "-"), "standard output takes one picture; --num-images needs a file"),
     ((*MASK, "--json", "-o", "-"), "--json and -o - both want standard output; write the picture to a file"),
-    ((*MASK, "--bx", "1"), "no such option '--bx'; did you mean '--box', '--jobs', '--srgb'?"),
+    ((*MASK, "--bx", "1"), "no such option '--bx'; did you mean '--box', '--srgb', '--text'?"),
 ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import pytest
 from jobs import StandIn, card, job, stepwise
 
 from toolkit.engines import EngineRun, FillJob, FillResult
-from toolkit.errors import Cancelled, EngineError, UnknownNameError
+from toolkit.errors import Cancelled, EngineError, ParameterError, UnknownNameError
 from toolkit.geometry import Price
 from toolkit.recipe import Recipe
 from toolkit.run import Budget, Run, draw_seed
@@ -186,3 +186,9 @@ def test_ctrl_c_ends_a_script_and_its_workers() -> None:
         parent.wait(60)
     psutil.wait_procs(workers, timeout=30)
     assert not any(worker.is_running() for worker in workers)
+
+
+@pytest.mark.parametrize("device", ["tpu", "gpu", "cuda:", "cuda:x", "", "CPU"])
+def test_a_device_nobody_knows_is_refused(device: str) -> None:
+    with pytest.raises(ParameterError, match=r"^device '.*': expected auto, cpu, cuda, cuda:0 or mps$"):
+        Run(device=device)
