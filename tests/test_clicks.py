@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from toolkit import cards
 from toolkit.edit import Edit
 from toolkit.engines import Found, Prompts
+from toolkit.engines.segment import classical
 from toolkit.engines.segment._clicks import answer
 from toolkit.engines.segment._scene import reduced, scene_of, superpixels
 from toolkit.engines.segment.classical import Engine
@@ -207,23 +208,24 @@ def test_what_is_remembered_saves_work_and_changes_nothing() -> None:
     assert again[0].mask != again[1].mask
 
 
-def test_threads_may_share_an_engine() -> None:
+def test_threads_may_share_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classical, "REMEMBERED", 2)
     engine = opened()
-    pictures = [discs(seed=seed)[0] for seed in range(6)]  # more than are remembered
+    pictures = [discs(seed=seed)[0] for seed in range(3)]  # more than are remembered
     answers: dict[int, list[Any]] = {}
 
     def work(number: int) -> None:
-        picked = pictures[number % 6]
+        picked = pictures[number % 3]
         answers[number] = [found(engine, picked, [(81, 100)], [(219, 100)][:n]).regions[0].mask for n in (0, 1)]
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for number in range(6):
+    for number in range(3):
         expected = [found(opened(), pictures[number], [(81, 100)], [(219, 100)][:n]).regions[0].mask for n in (0, 1)]
-        assert answers[number] == answers[number + 6] == expected
+        assert answers[number] == answers[number + 3] == expected
 
 
 def test_the_state_keeps_the_order_of_the_clicks() -> None:
