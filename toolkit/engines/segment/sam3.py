@@ -142,7 +142,7 @@ class Engine(sam2.Engine):
             Cancelled: when the run was cancelled.
         """
         pointed = Found(())
-        if prompts.boxes or prompts.include or prompts.exclude or not prompts.text:
+        if prompts.boxes or prompts.include or not prompts.text:
             pointed = super().segment(picture, key, prompts, previous, run)
         named = self._named(picture, list(dict.fromkeys(prompts.text)), run) if prompts.text else []
         return Found((*pointed.regions, *named), pointed.state)
