@@ -152,8 +152,8 @@ def segmented(
     for number, (before, after) in enumerate(zip(found, cut, strict=True)):
         if not prompts.everything and (after.mask is None or after.mask.is_empty):
             place = prompts.boxes[number] if number < len(prompts.boxes) else before.box
-            named = f"{before.label!r} in " if before.label else ""
-            log.warnings.append(f"{card.name}: {named}{place} has no mask and is left out: {_why(before)}")
+            called = f"{before.label!r} in " if before.label else ""
+            log.warnings.append(f"{card.name}: {called}{place} has no mask and is left out: {_why(before)}")
     for region in regions:
         if region.score < max(_LOW, card.min_confidence):
             log.warnings.append(
