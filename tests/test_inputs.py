@@ -35,6 +35,12 @@ def outputs(items: list[Item]) -> list[str]:
     return [Path(str(item.output)).as_posix() for item in items]
 
 
+def test_words_in_a_table_stay_as_they_are_written(here: Path) -> None:
+    Path("s/w.csv").write_text('photo,text\na.png,"no"\n')
+    (item,) = gather([], jobs=Path("s/w.csv"), known=("text",), verb="v")
+    assert item.options["text"] == "no"
+
+
 def test_a_file_goes_beside_itself_or_where_it_is_told(here: Path) -> None:
     assert outputs(gather(["one.png"], verb="v")) == ["one-v.png"]
     assert gather(["one.png"])[0].output is None

@@ -182,6 +182,15 @@ def test_boxes_and_clicks_are_those_of_the_tracker_and_phrases_come_last(
     assert np.array_equal(second.mask.array() > 0, clicked)
 
 
+def test_clicks_beside_go_with_words_alone(card: Card, run: Run) -> None:
+    engine, picture = engines.open_engine(card), Edit.of(noise(60, 40))
+    key = engine.prepare(picture, run)
+    alone = engine.segment(picture, key, Prompts(text=("dog",)), None, run).regions
+    beside = engine.segment(picture, key, Prompts(exclude=(Point(5, 5),), text=("dog",)), None, run).regions
+    assert alone
+    assert [region.box for region in beside] == [region.box for region in alone]
+
+
 @pytest.mark.parametrize(
     ("phrase", "sentence"),
     [(" ", r"^phrase ' ': has no word"), ("word" * 20, r"has 82 tokens, sam3-smallest reads 32$")],

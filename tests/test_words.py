@@ -172,6 +172,46 @@ def test_detect_segment_select_as_stages(run: Run) -> None:
         Recipe([stages[0], Select(label="green ball")])(Edit.of(photo()), run)
 
 
+def test_the_main_subject_is_not_what_an_earlier_stage_found(run: Run) -> None:
+    before = Edit.of(photo()).replace(regions=(Region(BOXES["second red"], "small"),))
+    subject = Recipe([Select(subject=True, segmenter="classical")])
+    found, alone = subject(before, run).selected, subject(Edit.of(photo()), run).selected
+    assert found == alone
+    assert centres(Recipe([Select(subject=True, label="small")])(before, run)) == {"small"}
+
+
+def test_what_was_detected_is_there_once_after_it_is_joined_with_the_selection(run: Run) -> None:
+    stages = [Select(box=[BOXES["blue ball"]]), Detect(text="red ball", detector="colours"), Segment(combine="union")]
+    edit = Recipe(stages)(Edit.of(photo()), run)
+    assert centres(edit) == {"red", "blue", "small"}
+    assert [(region.label, region.mask is None) for region in edit.regions] == [("red ball", False)] * 2
+
+
+class HalfBlind:
+    """Outlines nothing but the first box."""
+
+    def prepare(self, picture: Picture, run: EngineRun) -> str:
+        return "key"
+
+    def segment(self, picture: Picture, key: str, prompts: Prompts, previous: bytes | None, run: EngineRun) -> Found:
+        whole, nothing = Mask.from_box(picture.box, prompts.boxes[0]), Mask.empty(picture.box)
+        masks = [whole if number == 0 else nothing for number in range(len(prompts.boxes))]
+        return Found(tuple(Region(mask.box, "", 0.9, mask) for mask in masks))
+
+
+def test_a_region_without_a_mask_is_not_lost_silently() -> None:
+    given = {
+        "colours": (card("detect", "colours"), Colours()),
+        "half": (card("segment", "half", takes=("box",)), HalfBlind()),
+    }
+    with Run(engines=given) as run:
+        edit = select(run, text="red ball", segmenter="half")
+    assert centres(edit) == {"red"}
+    place = BOXES["second red"]
+    said = f"half: 'red ball' in {place} has no mask and is left out: nothing was found there"
+    assert edit.steps[-1].warnings == (said,)
+
+
 def test_a_segmenter_that_understands_words_needs_no_detector(run: Run) -> None:
     edit = Recipe([Select(text="blue ball, unicorn", segmenter="words")])(Edit.of(photo()), run)
     assert centres(edit) == {"blue"}
@@ -258,6 +298,9 @@ def test_words_in_a_recipe_and_in_a_job_table(folder: Path) -> None:
     Path("jobs.csv").write_text(
         'photo,text,pick,output\na.png,"red ball, blue ball",largest,one.png\na.png,unicorn,,two.png\n'
     )
+    dry = json.loads(call("remove-object", "--jobs", "jobs.csv", "--json", "-n").out)["items"][0]["engines"]
+    assert dry["detect"] == ["colours"]
+    assert dry["segment"]
     answer = call("remove-object", "--jobs", "jobs.csv", "--json")
     assert answer.code == 3, answer.err
     first, second = json.loads(answer.out)["items"]

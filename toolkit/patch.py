@@ -203,7 +203,7 @@ def with_alpha(pixels: Pixels, bands: int) -> Pixels:
     """`pixels` (h, w, C) with an opaque alpha behind them if `bands` is more than C."""
     if pixels.shape[2] >= bands:
         return pixels
-    if (pixels.shape[2], bands) == (3, 4):
+    if (pixels.shape[2], bands) == (3, 4) and pixels.size:  # OpenCV refuses what is empty
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA))  # many times as fast
     opaque = np.full((*pixels.shape[:2], 1), np.iinfo(pixels.dtype).max, pixels.dtype)
     return np.concatenate([pixels, opaque], axis=2)

@@ -18,7 +18,9 @@ from toolkit.errors import HeldBack
 
 TABLE = "jobs.jsonl"
 
-_POINTING = frozenset("box point not_point mask invert_mask subject text segmenter generous".split())
+_POINTING = frozenset(
+    "box point not_point mask invert_mask subject text pick threshold segmenter detector generous".split()
+)
 """Options that say where; in a table of held masks the mask says it."""
 
 

@@ -254,7 +254,7 @@ def _cell(key: str, value: Any, folder: Path) -> Any:
         return str(folder / value)
     if key == "background":
         return str(folder / value) if os.path.exists(folder / value) else value
-    if key == "prompt":
+    if key in ("prompt", "text"):  # words, whatever YAML takes them for
         return value
     from toolkit.schema import read_value
 

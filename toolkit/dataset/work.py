@@ -179,6 +179,9 @@ class PlanWork(_Work):
                 taken.append(str(target))
         steps = [step for step in edit.steps if step.engine]
         engines = {task: list(dict.fromkeys(one.engine for one in steps if one.task == task)) for task in TASKS}
+        found = [(step.engine, step.figures["detected"]["engine"]) for step in edit.steps if "detected" in step.figures]
+        named = [finder for engine, finder in found if finder != engine]  # by words, for a segmenter to outline
+        engines["detect"] = list(dict.fromkeys([*engines["detect"], *named]))
         fills = [step.figures for step in edit.steps if "price_expected" in step.figures]
         seconds = [one["seconds_expected"] for one in fills]
         leaves_for = sorted({host for one in fills for host in one.get("leaves_for", ())})

@@ -79,32 +79,54 @@ class Held:
     """Something that takes long to load: loaded once, at first use, and moved where a later run wants it.
 
     Args:
+        name: of its card, for sentences.
         load: makes it for a device; what it returns has a method `to(device)`.
     """
 
-    def __init__(self, load: Callable[[str], Any]) -> None:
-        self._load = load
+    def __init__(self, name: str, load: Callable[[str], Any]) -> None:
+        self._name, self._load = name, load
         self._lock = threading.RLock()
         self._held: Any = None
         self._device = ""
 
     @contextlib.contextmanager
     def at(self, run: EngineRun) -> Iterator[Any]:
-        """It, on the run's device, for one thread at a time.
+        """It, on the run's device, for one thread at a time; the wait for another ends when the run is cancelled.
 
         Raises:
+            EngineError: when it cannot be loaded or run there, for want of memory as a rule.
             Cancelled: when the run was cancelled.
         """
-        with self._lock:
+        while not self._lock.acquire(timeout=0.1):
+            heed(run)
+        try:
             heed(run)
             device = devices.chosen(run.device)
-            if self._held is None:
-                self._held = self._load(device)
-            elif device != self._device:
-                self._held.to(device)
-            self._device = device
-            heed(run)
-            yield self._held
+            with ran(self._name, device):
+                if self._held is None:
+                    self._held = self._load(device)
+                elif device != self._device:
+                    self._device = ""  # a move that fails may have moved a part
+                    self._held.to(device)
+                self._device = device
+                heed(run)
+                yield self._held
+        finally:
+            self._lock.release()
+
+
+@contextlib.contextmanager
+def ran(name: str, device: str) -> Iterator[None]:
+    """What torch raises where a network is run, as one sentence.
+
+    Raises:
+        EngineError: in place of a RuntimeError, which lack of memory is too.
+    """
+    try:
+        yield
+    except RuntimeError as problem:
+        said = " ".join(str(problem).partition("\n")[0].split()).rstrip(".:") or type(problem).__name__
+        raise EngineError(f"{name}: its network could not be run on {device} ({said[:200]})") from problem
 
 
 def heed(run: EngineRun) -> None:

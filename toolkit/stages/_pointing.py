@@ -145,10 +145,15 @@ def segmented(
         candidates = [region for region in found if region.label in prompts.text]
         others = [region for region in found if region.label not in prompts.text]
         found = (*others, *sifted(candidates, card, prompts.text, threshold, log, needed=needed and not others))
-    regions = tuple(_kept_out(region, prompts.exclude, edit) for region in found)
-    regions = tuple(region for region in regions if region.mask is not None and not region.mask.is_empty)
+    cut = tuple(_kept_out(region, prompts.exclude, edit) for region in found)
+    regions = tuple(region for region in cut if region.mask is not None and not region.mask.is_empty)
     if needed and not regions:
         raise MaskError(f"{card.name}: found nothing there")
+    for number, (before, after) in enumerate(zip(found, cut, strict=True)):
+        if not prompts.everything and (after.mask is None or after.mask.is_empty):
+            place = prompts.boxes[number] if number < len(prompts.boxes) else before.box
+            called = f"{before.label!r} in " if before.label else ""
+            log.warnings.append(f"{card.name}: {called}{place} has no mask and is left out: {_why(before)}")
     for region in regions:
         if region.score < max(_LOW, card.min_confidence):
             log.warnings.append(
@@ -176,6 +181,13 @@ def _better(card: Card, prompts: Prompts) -> str:
         if other.weights and hints <= set(other.takes) and (other.rank or 0) > (card.rank or 0):
             return f", or use a network: --segmenter {other.name} (`inpaint models show {other.name}`)"
     return "" if card.weights else ", or give a mask made elsewhere with --mask"
+
+
+def _why(region: Region) -> str:
+    """Why nothing is left of a region, as a clause."""
+    if region.mask is None or region.mask.is_empty:
+        return region.reason or "nothing was found there"
+    return "clicks beside it take all of it away"
 
 
 def check_clicks(edit: Edit, include: Sequence[Point], exclude: Sequence[Point]) -> None:

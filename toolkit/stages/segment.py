@@ -50,8 +50,13 @@ class Segment(Pointing):
         log.figures |= {"pixels": found.area, "confidence": round(min(region.score for region in regions), 3)}
         return edit.replace(
             stacks=(edit.chosen,), selected=found, mask=found, ramp=None, passes=(), fills=(),
-            regions=regions if self.combine == "replace" else (*edit.regions, *regions),
+            regions=regions if self.combine == "replace" or not self._points else (*edit.regions, *regions),
         )  # fmt: skip
+
+    @property
+    def _points(self) -> bool:
+        """Whether it looks for something itself, and not at what was detected before."""
+        return self.points or self.subject or self.everything
 
     def _regions(self, edit: Edit, run: Run, log: Log) -> tuple[Region, ...]:
         if self.everything:

@@ -137,7 +137,8 @@ class Select(Pointing):
             if selected.is_empty:
                 raise MaskError(f"{_called(self.mask, 'mask')}: is empty, nothing in it is white")
         if pointed or ((self.subject or before) and self.mask is None):
-            regions = self._picked(before, edit, run, log) if before and not pointed else self.found(edit, run, log)
+            picks = bool(before) and not pointed and bool(self.label or not self.subject)
+            regions = self._picked(before, edit, run, log) if picks else self.found(edit, run, log)
             for region in regions:
                 assert region.mask is not None
                 mask, drawn = self._taken(region, edit, log) if self.generous else (region.mask, False)

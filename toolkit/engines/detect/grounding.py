@@ -193,7 +193,7 @@ class Engine:
     def __init__(self, card: Card) -> None:
         self._card = card
         self._settings = build(Settings, card.settings, f"{card.name}.settings")
-        self._held = Held(lambda device: _Network(card, self._settings, device))
+        self._held = Held(card.name, lambda device: _Network(card, self._settings, device))
 
     def detect(self, picture: Picture, phrases: Sequence[str], run: EngineRun) -> tuple[Region, ...]:
         """Every candidate that scores above the card's `floor`, best first, with the user's phrase as label.

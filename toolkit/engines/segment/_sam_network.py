@@ -16,6 +16,7 @@ from pydantic import Field
 
 from toolkit import devices, weights
 from toolkit.cards import Card
+from toolkit.engines.pretrained import ran
 from toolkit.engines.segment._sam_encoder import encode
 from toolkit.engines.segment._sam_masks import Logits
 from toolkit.engines.segment._torchvision import segment_anything
@@ -210,7 +211,7 @@ class Network:
         import torch
 
         side, kind = self.settings.image_size, getattr(torch, self.precision)
-        with torch.inference_mode():
+        with ran(self.card.name, self.device), torch.inference_mode():
             encoder = self._encoder
             values = torch.tensor(picture, device=self.device).permute(2, 0, 1)[None]
             mean, deviation = (
@@ -251,7 +252,7 @@ class Network:
         """
         import torch
 
-        with held(self._decoding, check), torch.inference_mode():
+        with held(self._decoding, check), ran(self.card.name, self.device), torch.inference_mode():
             prompts, masks, places = self._decoder
             features = torch.tensor(embedding, device=self.device).float()
             clicks = corners = before = None

@@ -225,7 +225,7 @@ class Engine:
 
     def __init__(self, card: Card) -> None:
         self._card = card
-        self._held = Held(self._opener(card))
+        self._held = Held(card.name, self._opener(card))
         self._known: OrderedDict[str, list[Any]] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -114,7 +114,7 @@ class Engine(sam2.Engine):
     def __init__(self, card: Card) -> None:
         self._settings = build(Settings, card.settings, f"{card.name}.settings")
         super().__init__(card)
-        self._finder = Held(lambda device: _Finder(card, self._settings, device))
+        self._finder = Held(card.name, lambda device: _Finder(card, self._settings, device))
 
     def _opener(self, card: Card) -> Callable[[str], Network]:
         def load(device: str) -> Network:
@@ -142,7 +142,7 @@ class Engine(sam2.Engine):
             Cancelled: when the run was cancelled.
         """
         pointed = Found(())
-        if prompts.boxes or prompts.include or prompts.exclude or not prompts.text:
+        if prompts.boxes or prompts.include or not prompts.text:
             pointed = super().segment(picture, key, prompts, previous, run)
         named = self._named(picture, list(dict.fromkeys(prompts.text)), run) if prompts.text else []
         return Found((*pointed.regions, *named), pointed.state)
