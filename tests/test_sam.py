@@ -372,8 +372,6 @@ def _shared() -> tuple[Edit, Engine]:
         edit, engine = Edit.of(photo(100, 70)), Engine(one)
         engine.prepare(edit, RUN)
         _SHARED.append((edit, engine))
-        engine._weights = lambda: ["kept"]  # type: ignore[method-assign]
-        engine.prepare(edit, RUN)
     return _SHARED[0]
 
 
@@ -562,6 +560,21 @@ def test_other_weights_are_another_key(engine: Engine) -> None:
     one = card()
     saved(reference(1), one)
     assert Engine(one).prepare(edit, RUN) != key
+
+
+def test_weights_that_are_replaced_under_a_process_are_not_mixed(engine: Engine) -> None:
+    edit = Edit.of(photo(64, 64))
+    engine._network(RUN)  # the decoder was read, the encoder not yet
+    saved(reference(1), card())
+    with pytest.raises(EngineError, match="was replaced while this process worked with it; begin anew"):
+        engine.prepare(edit, RUN)
+    assert Engine(card()).prepare(edit, RUN)
+    # What was read before goes on under its own key.
+    saved(SAM, card())
+    known = Engine(card())
+    key = known.prepare(edit, RUN)
+    saved(reference(2), card())
+    assert known.prepare(edit, RUN) == key
 
 
 def test_embeddings_are_limited_in_memory_and_on_disk(tmp_path: Path) -> None:

@@ -49,10 +49,10 @@ class Colours:
         self.asked.append(tuple(phrases))
         found = []
         for phrase in phrases:
-            if "red" in phrase:
+            if "red" in phrase.lower():
                 found += [Region(BOXES["red ball"], phrase, 0.9), Region(BOXES["second red"], phrase, 0.4)]
                 found += [Region(Box(27, 29, 74, 73), phrase, 0.5)]  # the first once more
-            elif "blue" in phrase:
+            elif "blue" in phrase.lower():
                 found += [Region(BOXES["blue ball"], phrase, 0.7)]
             elif phrase == "unicorn":
                 found += [Region(Box(0, 0, 40, 40), phrase, 0.19)]
@@ -221,6 +221,31 @@ def test_a_segmenter_that_understands_words_needs_no_detector(run: Run) -> None:
     assert [region.box for region in largest.regions] == [BOXES["red ball"]]
     with pytest.raises(MaskError, match="words: found no 'unicorn'; the best was 0.19, below the threshold 0.30"):
         Recipe([Select(text="unicorn", segmenter="words")])(Edit.of(photo()), run)
+
+
+@pytest.mark.parametrize("said", [{"pick": "largest"}, {"threshold": 0.5}, {"detector": "colours"}])
+def test_what_is_said_of_words_needs_words(run: Run, said: dict[str, Any]) -> None:
+    mask = np.zeros((160, 240), np.uint8)
+    mask[40:60, 40:60] = 255
+    for pointed in ({"box": [(28, 28, 73, 73)]}, {"mask": mask}, {"subject": True}):
+        with pytest.raises(
+            UsageError, match="pick, threshold and detector are said of what words find: give text, too"
+        ):
+            Recipe([Select(**pointed, **said)])(Edit.of(photo()), run)
+    with pytest.raises(UsageError, match="label: chooses among what was found before"):
+        Recipe([Select(mask=mask, label="dog")])(Edit.of(photo()), run)
+
+
+def test_a_phrase_that_is_written_twice_is_one(run: Run) -> None:
+    edit = select(run, text="Blue ball, blue  ball")
+    assert [region.label for region in edit.regions] == ["Blue ball"]
+    assert not edit.steps[-1].warnings
+
+
+def test_words_that_find_nothing_beside_a_box_are_warned_of(run: Run) -> None:
+    edit = select(run, text="unicorn", box=[(28, 28, 73, 73)])
+    assert centres(edit) == {"red"}
+    assert any("found no 'unicorn'" in warning for warning in edit.steps[-1].warnings)
 
 
 def test_a_segmenter_is_only_pointed_with_what_it_takes(run: Run) -> None:

@@ -28,11 +28,15 @@ def chosen(name: str) -> str:
 
     Raises:
         ParameterError: when `name` is no device.
-        EngineError: when it is not to be had here.
+        EngineError: when it is not to be had here, or torch cannot be loaded.
     """
-    import torch
-
     checked(name)
+    try:
+        import torch
+    except (ImportError, OSError) as problem:
+        raise EngineError(
+            f"torch cannot be loaded ({problem}); install it anew: pip install --force-reinstall torch"
+        ) from problem
     if name == "cpu":
         return name
     if name == "auto":

@@ -26,8 +26,8 @@ _WORDS = Recipe(
 def _run(photos: tuple[str, ...], everything: bool, masks: bool, overlay: Path | None, **given: Any) -> int:
     known = _WORDS.options()
     options = {name: value_of(known[name], given[name]) for name in known if given.get(name) not in (None, ())}
-    if everything and (options.get("text") or options.get("threshold") is not None):
-        raise UsageError("--everything looks for no words: leave --text and --threshold away")
+    if everything and set(options) & {"text", "threshold", "detector"}:
+        raise UsageError("--everything looks for no words: leave --text, --threshold and --detector away")
     if not everything and not options.get("text"):
         raise UsageError('say what to look for: --text "dog, leash", or --everything')
     items = gather(
@@ -51,7 +51,12 @@ command = click.Command(
         *(option_for(option) for option in _WORDS.options().values()),
         click.Option(["--everything"], is_flag=True, help="whatever there is, each with its mask"),
         click.Option(["--masks"], is_flag=True, help="give each region a mask: area and COCO RLE in the report"),
-        click.Option(["--segmenter"], default="auto", metavar="NAME", help="engine that makes the masks"),
+        click.Option(
+            ["--segmenter"],
+            default="auto",
+            metavar="NAME",
+            help="engine that makes the masks; one that reads words finds the regions, too",
+        ),
         click.Option(
             ["--overlay"], type=click.Path(path_type=Path), help="picture (or folder) with the regions on the photo"
         ),

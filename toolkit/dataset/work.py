@@ -35,7 +35,8 @@ from toolkit.photo import Photo, differences
 from toolkit.recipe import Recipe
 from toolkit.run import Run
 from toolkit.stages import Log
-from toolkit.stages._pointing import segmented
+from toolkit.stages._pointing import reads_words, segmented
+from toolkit.stages._words import phrases_of
 from toolkit.stages.detect import Detect
 from toolkit.stages.segment import with_masks
 
@@ -275,12 +276,14 @@ class RegionsWork(_Work):
         for path in overlays:
             check_free(path, photo, self.output)
         edit, log = Edit.of(photo), Log()
+        (stage,) = recipe.stages()
+        assert isinstance(stage, Detect)
         if self.everything:
-            prompts = Prompts(everything=True)
-            regions = segmented(edit, run, log, prompts, self.segmenter, needed=False)
+            regions = segmented(edit, run, log, Prompts(everything=True), self.segmenter, needed=False)
+        elif reads_words(run, self.segmenter, stage.detector):
+            prompts = Prompts(text=phrases_of(stage.text))
+            regions = segmented(edit, run, log, prompts, self.segmenter, threshold=stage.threshold, needed=False)
         else:
-            (stage,) = recipe.stages()
-            assert isinstance(stage, Detect)
             regions = stage.look(edit, run, log)
         if regions and self.masks:
             regions = with_masks(regions, edit, run, log, self.segmenter)

@@ -12,7 +12,7 @@ from toolkit import cards
 from toolkit.cards import Card, Hint
 from toolkit.edit import Edit, Region
 from toolkit.engines import Prompts
-from toolkit.errors import MaskError, ParameterError
+from toolkit.errors import MaskError, ParameterError, UsageError
 from toolkit.geometry import Box
 from toolkit.mask import Mask
 from toolkit.picking import parse, pick
@@ -69,9 +69,11 @@ class Pointing(Stage):
         Without boxes, clicks and words: of the main subject.
 
         Raises:
+            UsageError: when something is said of words, and none are given.
             ParameterError: for a box or click outside the photo, or a click that both includes and excludes.
             MaskError: when nothing is found.
         """
+        self.check_words()
         boxes = clipped(edit, self.box, log)
         if not self.text:
             subject = not (boxes or self.point)
@@ -79,22 +81,33 @@ class Pointing(Stage):
                 edit, run, log, Prompts(boxes, self.point, self.not_point, subject=subject), self.segmenter
             )
         phrases = phrases_of(self.text)
-        if self._segmenter_reads(run):
+        if reads_words(run, self.segmenter, self.detector):
             prompts = Prompts(boxes, self.point, self.not_point, phrases)
             regions = segmented(edit, run, log, prompts, self.segmenter, threshold=self.threshold)
             named = tuple(region for region in regions if region.label in phrases)
             others = tuple(region for region in regions if region.label not in phrases)
             return (*others, *pick(named, self.pick, per_label=True, frame=edit.box))
-        known = detected(edit, run, log, phrases, self.threshold, self.detector)
+        needed = not (boxes or self.point)
+        known = detected(edit, run, log, phrases, self.threshold, self.detector, needed=needed)
         named = pick(known, self.pick, per_label=True, frame=edit.box)
         prompts = Prompts((*boxes, *(region.box for region in named)), self.point, self.not_point)
         return segmented(edit, run, log, prompts, self.segmenter, labels=["" for _ in boxes] + [r.label for r in named])
 
-    def _segmenter_reads(self, run: Run) -> bool:
-        """Whether the words go to the segmenter itself: it is named, reads words, and no detector is named."""
-        if self.segmenter == "auto" or self.detector != "auto":
-            return False
-        return "text" in run.card("segment", self.segmenter, ready=False).takes
+    def check_words(self) -> None:
+        """Find out whether what is said of words has any to be said of.
+
+        Raises:
+            UsageError: when it has none.
+        """
+        if not self.text and (self.pick != "all" or self.threshold is not None or self.detector != "auto"):
+            raise UsageError("pick, threshold and detector are said of what words find: give text, too")
+
+
+def reads_words(run: Run, segmenter: str, detector: str) -> bool:
+    """Whether words go to the segmenter itself: it is named, reads words, and no detector is named."""
+    if segmenter == "auto" or detector != "auto":
+        return False
+    return "text" in run.card("segment", segmenter, ready=False).takes
 
 
 def clipped(edit: Edit, boxes: Sequence[Box], log: Log) -> tuple[Box, ...]:

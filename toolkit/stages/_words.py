@@ -16,7 +16,7 @@ OVERLAP = 0.5
 
 
 def phrases_of(texts: Iterable[str]) -> tuple[str, ...]:
-    """The phrases in texts that hold several parted by commas, each once.
+    """The phrases in texts that hold several parted by commas, each once, however it is written.
 
     Raises:
         ParameterError: when one is empty.
@@ -24,7 +24,10 @@ def phrases_of(texts: Iterable[str]) -> tuple[str, ...]:
     phrases = [phrase.strip() for text in texts for phrase in text.split(",")]
     if not phrases or not all(any(sign.isalnum() for sign in phrase) for phrase in phrases):
         raise ParameterError('text: a phrase is empty; say what to look for, e.g. --text "red car"')
-    return tuple(dict.fromkeys(phrases))
+    once: dict[str, str] = {}
+    for phrase in phrases:
+        once.setdefault(" ".join(phrase.casefold().split()), phrase)
+    return tuple(once.values())
 
 
 def detected(

@@ -65,6 +65,7 @@ class Segment(Pointing):
             return self.found(edit, run, log)
         if not edit.regions:
             raise UsageError("segment: nothing is pointed at: give box, point, text or subject, or detect before")
+        self.check_words()
         return with_masks(edit.regions, edit, run, log, self.segmenter)
 
 

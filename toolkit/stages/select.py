@@ -123,9 +123,13 @@ class Select(Pointing):
             ParameterError: for a box or click outside the photo, or a click that both includes and excludes.
             MaskError: when nothing is found, or nothing is left.
         """
-        before = edit.regions
+        before = tuple(region for region in edit.regions if region.label not in ("shadow", "reflection"))
         edit = edit.replace(stacks=(edit.chosen,), regions=(), selected=None, mask=None, ramp=None, passes=(), fills=())
         pointed = self.points
+        if not before or pointed or self.mask is not None:
+            self.check_words()
+            if self.label:
+                raise UsageError("select.label: chooses among what was found before, where nothing else is pointed at")
         if not (pointed or self.subject or before or self.mask is not None):
             raise UsageError("nothing is selected: give --box, --point, --text or --mask")
         selected = Mask.empty(edit.box)

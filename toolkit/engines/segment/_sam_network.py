@@ -94,6 +94,7 @@ class Network:
     def __init__(self, card: Card, settings: Settings, device: str) -> None:
         self.card, self.settings, self.device = card, settings, device
         self.precision = precision(settings.precision, device)
+        self.file: tuple[int, int] = (0, 0)  # bytes and time of change of what was read first
         self._decoding = threading.Lock()
         self._package = segment_anything()
 
@@ -110,9 +111,13 @@ class Network:
 
         path, said = self._file, self.card.weights[0].bytes
         try:
-            found = path.stat().st_size
+            about = path.stat()
+            found = about.st_size
             if said is not None and found != said:
                 raise self._refused(f"has {found} bytes, the whole file has {said}")
+            if self.file not in ((0, 0), (found, about.st_mtime_ns)):
+                raise EngineError(f"{path}: was replaced while this process worked with it; begin anew")
+            self.file = found, about.st_mtime_ns
             lazy = zipfile.is_zipfile(path)
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
         except FileNotFoundError:

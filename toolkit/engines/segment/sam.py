@@ -11,7 +11,6 @@ import hashlib
 import json
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -89,7 +88,7 @@ class Engine:
         for x, y in set(prompts.include) & set(prompts.exclude):
             raise ParameterError(f"click {x},{y}: is both included and excluded")
         network, enlarging = self._network(run), self._enlarging(picture)
-        owner = self._owner(picture)
+        owner = self._owner(picture, network)
         known = unpacked(owner, previous, self._card.name)
         embedding = self._embedding(picture, self._key(picture, network), network, enlarging, run)
         asked_for = _asked(prompts)
@@ -122,22 +121,15 @@ class Engine:
             )
         return enlarging
 
-    def _owner(self, picture: Picture) -> str:
+    def _owner(self, picture: Picture, network: Network) -> str:
         card = self._card
-        about = [picture.digest, picture.box, card.name, card.revision, self._weights()]
+        # Which file it is; reading it all for a hash would take longer than a click.
+        about = [picture.digest, picture.box, card.name, card.revision, card.weights[0].sha256, network.file]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     def _key(self, picture: Picture, network: Network) -> str:
-        about = [self._owner(picture), network.precision, self._settings.model_dump(mode="json")]
+        about = [self._owner(picture, network), network.precision, self._settings.model_dump(mode="json")]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
-
-    def _weights(self) -> list[Any]:
-        """Which file it is; reading it all for a hash would take longer than a click."""
-        try:
-            about = weights.path(self._card).stat()
-        except OSError as problem:
-            raise EngineError(f"{self._card.name}: {weights.missing(self._card) or problem}") from problem
-        return [self._card.weights[0].sha256, about.st_size, about.st_mtime_ns]
 
     def _embedding(
         self, picture: Picture, key: str, network: Network, enlarging: Enlarging, run: EngineRun
