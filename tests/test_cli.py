@@ -412,6 +412,15 @@ def test_check_goes_on_after_a_bad_file() -> None:
     assert answer.text.startswith("remove-object: in order")
 
 
+def test_check_looks_at_detectors() -> None:
+    Path("words.yaml").write_text(
+        "stages: [{detect: {text: dog, detector: nobody}}, segment, select, crop, fill, composite]"
+    )
+    answer = call("check", "words.yaml", "remove-object")
+    assert answer.code == 2
+    assert answer.sentence.startswith("no detect model 'nobody'")
+
+
 @pytest.mark.parametrize(("shell", "word"), [("bash", "complete "), ("zsh", "#compdef inpaint"), ("fish", "complete ")])
 def test_completion(shell: str, word: str) -> None:
     assert word in done("completion", shell).text

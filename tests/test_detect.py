@@ -243,8 +243,11 @@ def test_what_the_network_cannot_take_is_refused_in_one_sentence(card: Callable[
     engine = engines.open_engine(card())
     with pytest.raises(ParameterError, match=r"has 301 tokens, tiny-MM.* reads 254$"):
         engine.detect(Edit.of(noise(64, 64)), ["dog " * 300], run)
-    with pytest.raises(EngineError, match=r"a picture of 900x8 pixels is too narrow for it: .* needs 32$"):
-        engine.detect(Edit.of(noise(900, 8)), ["dog"], run)
+    for width, height in ((900, 8), (900, 3), (3, 900)):  # the last ones leave nothing of the shorter side
+        with pytest.raises(
+            EngineError, match=rf"a picture of {width}x{height} pixels is too narrow for it: .* needs 32$"
+        ):
+            engine.detect(Edit.of(noise(width, height)), ["dog"], run)
     run.cancel()
     with pytest.raises(Cancelled):
         engine.detect(Edit.of(noise(64, 64)), ["dog"], run)

@@ -323,6 +323,14 @@ def test_the_file_itself_may_be_named(server: Server) -> None:
 # --- files that were changed afterwards
 
 
+def test_a_folder_in_the_place_of_a_file_is_no_file(server: Server) -> None:
+    card = a_card(unpublished(server))
+    weights.path(card).mkdir(parents=True)
+    assert weights.missing(card).startswith("its weights are not here")
+    with pytest.raises(EngineError, match=r"net\.pth is no file: inpaint models pull net"):
+        weights.checked_path(card)
+
+
 def test_a_file_whose_length_no_longer_fits_is_refused(server: Server) -> None:
     card = a_card(published(server))
     weights.pull(card)

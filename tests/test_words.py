@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from toolkit.geometry import Box
 from toolkit.mask import Mask
 from toolkit.recipe import Recipe
 from toolkit.run import Run
+from toolkit.stages._words import phrases_of
 from toolkit.stages.detect import Detect
 from toolkit.stages.segment import Segment
 from toolkit.stages.select import Select
@@ -143,10 +146,22 @@ def test_what_is_missed_beside_something_found_is_warned_of(run: Run) -> None:
     assert edit.steps[-1].figures["detected"]["missed"] == [{"phrase": "unicorn", "best": 0.19}]
 
 
-@pytest.mark.parametrize("text", ["", " ", "dog,,cat", "dog, ", ["dog", ""], "!?"])
+@pytest.mark.parametrize("text", ["", " ", "dog,,cat", "dog, ", ["dog", ""], "\n"])
 def test_empty_phrases_are_refused(run: Run, text: Any) -> None:
     with pytest.raises(ParameterError, match="phrase is empty"):
         select(run, text=text)
+
+
+@pytest.mark.parametrize("text", ["!?", "dog, \N{DOG FACE}"])
+def test_phrases_of_signs_only_are_refused_by_name(run: Run, text: str) -> None:
+    with pytest.raises(ParameterError, match=rf"^text: '{re.escape(text.split(', ')[-1])}' has no word to look for"):
+        select(run, text=text)
+
+
+def test_phrases_are_one_line_each() -> None:
+    assert phrases_of(["red\n car,\x1b[31mleash", "Stra\u00dfe \udcff", "red  car"]) == (
+        "red car", "[31mleash", "Stra\u00dfe",
+    )  # fmt: skip
 
 
 def test_words_join_boxes_and_clicks(run: Run) -> None:
@@ -237,7 +252,7 @@ def test_what_is_said_of_words_needs_words(run: Run, said: dict[str, Any]) -> No
 
 
 def test_a_phrase_that_is_written_twice_is_one(run: Run) -> None:
-    edit = select(run, text="Blue ball, blue  ball")
+    edit = select(run, text="Blue ball, blue  BALL")
     assert [region.label for region in edit.regions] == ["Blue ball"]
     assert not edit.steps[-1].warnings
 
@@ -294,6 +309,24 @@ def test_the_verb_regions_lists_what_was_found(folder: Path) -> None:
     again = call("regions", "a.png", "--text", "red ball", "--overlay", "found.png")
     assert again.code == 1
     assert "found.png" in again.sentence
+
+
+@pytest.mark.parametrize("overlay", ["look", "look/"])
+def test_overlays_of_a_folder_lie_in_the_one_that_is_named(folder: Path, overlay: str) -> None:
+    for name in ("one/a.png", "two/a.png", "two/sub/a.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy("a.png", name)
+    for photos, wanted in ((folder / "one", {"a"}), ("two", {"a", "sub/a"})):
+        for verb in ("regions", "mask"):
+            masks = ("-o", f"{overlay.rstrip('/')}-masks") if verb == "mask" else ()
+            answer = call(verb, str(photos), "--text", "red ball", "--overlay", overlay, *masks)
+            assert answer.code == 0, answer.err
+            written = {path.relative_to("look").as_posix() for path in Path("look").rglob("*") if path.is_file()}
+            assert written == {f"{name}-overlay.png" for name in wanted}
+            shutil.rmtree("look")
+            shutil.rmtree("look-masks", ignore_errors=True)
+    assert call("regions", "a.png", "--text", "red ball", "--overlay", "new/").code == 0
+    assert Path("new/a-overlay.png").exists()
 
 
 def test_the_verb_regions_as_json_with_masks(folder: Path) -> None:

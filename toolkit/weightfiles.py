@@ -11,6 +11,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from pydantic import ValidationError
 
@@ -154,9 +155,12 @@ def state(card: Card, one: Weights) -> str:
     """What is the matter with a file as far as can be told without reading it, as a clause; empty for nothing."""
     target = path(card, one.file)
     try:
-        length = target.stat().st_size
+        about = target.stat()
     except OSError:
         return "is not here"
+    if not S_ISREG(about.st_mode):  # loaders pass over a folder, or wait for a pipe
+        return "is no file"
+    length = about.st_size
     noted = _read(target)
     if noted is None:
         return ""

@@ -11,6 +11,8 @@ from toolkit.cli._recipe import check_command
 from toolkit.errors import ToolkitError
 from toolkit.recipe import Recipe
 
+_ENGINES = (("model", "fill"), ("detector", "detect"), ("segmenter", "segment"), ("matte", "matte"))
+
 
 @click.command("check")
 @click.argument("files", nargs=-1, required=True, metavar="RECIPE.yaml...")
@@ -22,8 +24,10 @@ def command(files: tuple[str, ...]) -> int:
             recipe = Recipe.load(Path(file) if Path(file).exists() else file)
             check_command(recipe)
             for stage in recipe.stages():
-                for field, task in (("model", "fill"), ("segmenter", "segment"), ("matte", "matte")):
+                for field, task in _ENGINES:
                     name = getattr(stage, field, None)
+                    if field == "detector" and name == "auto" and not getattr(stage, "text", ()):
+                        continue  # a stage without words asks no detector, and without weights there is none
                     if isinstance(name, str):
                         engines.resolve(task, name)  # type: ignore[arg-type]
         except ToolkitError as problem:

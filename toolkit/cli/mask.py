@@ -9,7 +9,7 @@ import click
 
 from toolkit.cli._options import option_for, parse_settings, run_options, value_of
 from toolkit.cli._session import megapixels, standard_input, standard_output, work_through
-from toolkit.dataset.inputs import STANDARD, gather
+from toolkit.dataset.inputs import STANDARD, gather, takes_names
 from toolkit.dataset.targets import Output
 from toolkit.dataset.work import MaskWork
 from toolkit.errors import UsageError
@@ -19,9 +19,7 @@ from toolkit.stages.dilate import Dilate
 from toolkit.stages.select import Select
 
 _DILATE = click.Option(["--dilate"], metavar="RADIUS", help="grow it: pixels, or a share of each part's diagonal (2%)")
-_OVERLAY = click.Option(
-    ["--overlay"], type=click.Path(path_type=Path), help="picture (or folder) with the mask drawn on the photo"
-)
+_OVERLAY = click.Option(["--overlay"], type=click.Path(), help="picture (or folder) with the mask drawn on the photo")
 
 
 def _run(photos: tuple[str, ...], **given: Any) -> int:
@@ -49,9 +47,11 @@ def _run(photos: tuple[str, ...], **given: Any) -> int:
         max_pixels=megapixels(given["max_megapixels"]),
     )  # fmt: skip
     folder = Path(given["output"]) if given["output"] is not None and not to_stdout else None
-    if len(items) > 1 and given["overlay"] is not None and given["overlay"].is_file():
-        raise UsageError(f"{given['overlay']}: is a file, and several overlays are to be written; name a folder")
-    work = MaskWork(recipe, output, options, settings, given["overlay"], folder, len(items) > 1)
+    overlay = None if given["overlay"] is None else Path(given["overlay"])
+    many = overlay is not None and takes_names(given["overlay"], len(items), photos)
+    if many and overlay is not None and overlay.is_file():
+        raise UsageError(f"{overlay}: is a file, and several overlays are to be written; name a folder")
+    work = MaskWork(recipe, output, options, settings, overlay, folder, many)
     return work_through(
         items, work, about={"verb": "mask"}, device=given["device"],
         as_json=given["as_json"], to_stdout=to_stdout,

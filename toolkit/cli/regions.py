@@ -9,7 +9,7 @@ import click
 
 from toolkit.cli._options import option_for, photo_options, value_of
 from toolkit.cli._session import megapixels, standard_input, work_through
-from toolkit.dataset.inputs import gather
+from toolkit.dataset.inputs import gather, takes_names
 from toolkit.dataset.targets import Output
 from toolkit.dataset.work import RegionsWork
 from toolkit.errors import UsageError
@@ -23,7 +23,7 @@ _WORDS = Recipe(
 )
 
 
-def _run(photos: tuple[str, ...], everything: bool, masks: bool, overlay: Path | None, **given: Any) -> int:
+def _run(photos: tuple[str, ...], everything: bool, masks: bool, overlay: str | None, **given: Any) -> int:
     known = _WORDS.options()
     options = {name: value_of(known[name], given[name]) for name in known if given.get(name) not in (None, ())}
     if everything and set(options) & {"text", "threshold", "detector"}:
@@ -31,15 +31,14 @@ def _run(photos: tuple[str, ...], everything: bool, masks: bool, overlay: Path |
     if not everything and not options.get("text"):
         raise UsageError('say what to look for: --text "dog, leash", or --everything')
     items = gather(
-        photos, jobs=None, output=None, masks=None, known=known, standard_input=standard_input(photos),
+        photos, jobs=None, output=overlay, masks=None, known=known, standard_input=standard_input(photos),
         verb="regions", suffix=".png",
     )  # fmt: skip
-    if len(items) > 1 and overlay is not None and overlay.is_file():
-        raise UsageError(f"{overlay}: is a file, and several overlays are to be written; name a folder")
+    folder = overlay is not None and takes_names(overlay, len(items), photos)
     output = Output("regions", overwrite=given["overwrite"], max_pixels=megapixels(given["max_megapixels"]))
     work = RegionsWork(
-        _WORDS, output, options, everything=everything, masks=masks, segmenter=given["segmenter"], overlay=overlay,
-        many=len(items) > 1,
+        _WORDS, output, options, everything=everything, masks=masks, segmenter=given["segmenter"],
+        overlay=None if overlay is None else Path(overlay), many=folder,
     )  # fmt: skip
     return work_through(items, work, about={"verb": "regions"}, device=given["device"], as_json=given["as_json"])
 
@@ -57,9 +56,7 @@ command = click.Command(
             metavar="NAME",
             help="engine that makes the masks; one that reads words finds the regions, too",
         ),
-        click.Option(
-            ["--overlay"], type=click.Path(path_type=Path), help="picture (or folder) with the regions on the photo"
-        ),
+        click.Option(["--overlay"], type=click.Path(), help="picture (or folder) with the regions on the photo"),
         click.Option(["--overwrite"], is_flag=True, help="replace an existing overlay"),
         click.Option(["as_json", "--json"], is_flag=True, help="print a report of everything found"),
         *photo_options(),

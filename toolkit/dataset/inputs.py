@@ -101,7 +101,7 @@ def gather(
     paired = [(_paired(item, root, masks), root) for item, root in items]
     if output == STANDARD and len(paired) > 1:
         raise UsageError("standard output takes one photo")
-    folder = output is not None and output != STANDARD and (len(paired) > 1 or _is_folder(output) or _has_folder(paths))
+    folder = output is not None and output != STANDARD and takes_names(output, len(paired), paths)
     if output is not None and not folder:
         return [replace(paired[0][0], output=paired[0][0].output or (output if output == STANDARD else Path(output)))]
     if folder and output is not None and os.path.isfile(output):
@@ -331,12 +331,13 @@ def _made(item: Item, root: Path, folder: Path | None, verb: str, suffix: str) -
     return target.with_suffix(suffix) if suffix else target
 
 
+def takes_names(output: str, count: int, paths: Sequence[str]) -> bool:
+    """Whether `output` names a folder for what is made of `count` photos of `paths`, and not a file."""
+    return count > 1 or _is_folder(output) or any(os.path.isdir(path) for path in paths)
+
+
 def _is_folder(output: str) -> bool:
     return output.endswith(("/", os.sep)) or os.path.isdir(output)
-
-
-def _has_folder(paths: Sequence[str]) -> bool:
-    return any(os.path.isdir(path) for path in paths)
 
 
 def _near(path: Path) -> str:

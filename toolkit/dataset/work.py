@@ -272,7 +272,7 @@ class RegionsWork(_Work):
     def __call__(self, item: Item, run: Run) -> dict[str, Any]:
         """What was found: `regions` with label, score, box and, where it has a mask, area and COCO RLE."""
         recipe, photo = self.begin(item)
-        overlays = [] if self.overlay is None else [overlay_of(item, self.overlay, None, self.many)]
+        overlays = [] if self.overlay is None else [overlay_of(item, self.overlay, self.overlay, self.many)]
         for path in overlays:
             check_free(path, photo, self.output)
         edit, log = Edit.of(photo), Log()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from unicodedata import category
 
 from toolkit.cards import Card
 from toolkit.edit import Edit, Region
@@ -16,18 +17,25 @@ OVERLAP = 0.5
 
 
 def phrases_of(texts: Iterable[str]) -> tuple[str, ...]:
-    """The phrases in texts that hold several parted by commas, each once, however it is written.
+    """The phrases in texts that hold several parted by commas: each once, however often written, and on one line.
 
     Raises:
-        ParameterError: when one is empty.
+        ParameterError: when one is empty, or of signs only.
     """
-    phrases = [phrase.strip() for text in texts for phrase in text.split(",")]
-    if not phrases or not all(any(sign.isalnum() for sign in phrase) for phrase in phrases):
+    phrases = [_in_one_line(phrase) for text in texts for phrase in text.split(",")]
+    if not all(phrases or [""]):
         raise ParameterError('text: a phrase is empty; say what to look for, e.g. --text "red car"')
     once: dict[str, str] = {}
     for phrase in phrases:
-        once.setdefault(" ".join(phrase.casefold().split()), phrase)
+        if not any(sign.isalnum() for sign in phrase):
+            raise ParameterError(f'text: {phrase!r} has no word to look for; write what it is, e.g. --text "red car"')
+        once.setdefault(phrase.casefold(), phrase)
     return tuple(once.values())
+
+
+def _in_one_line(phrase: str) -> str:
+    """Control characters and what is no text (lone surrogates) are gaps between words, as blanks are."""
+    return " ".join("".join(" " if category(sign) in ("Cc", "Cs") else sign for sign in phrase).split())
 
 
 def detected(

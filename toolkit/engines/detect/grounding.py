@@ -147,12 +147,16 @@ class _Network:
         Raises:
             EngineError: when the picture is too narrow for it.
         """
-        made = self._processor(images=pixels, input_data_format="channels_last", return_tensors="pt")
-        if min(made["pixel_values"].shape[-2:]) < STRIDE:
-            height, width = pixels.shape[:2]
+        height, width = pixels.shape[:2]
+        longest = dict(self._processor.size).get("longest_edge")
+        shorter = 0
+        if not longest or min(height, width) * longest >= max(height, width):  # else nothing would be left of it
+            made = self._processor(images=pixels, input_data_format="channels_last", return_tensors="pt")
+            shorter = min(made["pixel_values"].shape[-2:])
+        if shorter < STRIDE:
             raise EngineError(
                 f"{self._card.name}: a picture of {width}x{height} pixels is too narrow for it: its shorter side would "
-                f"be {min(made['pixel_values'].shape[-2:])} pixels in the network, which needs {STRIDE}"
+                f"be {shorter} pixels in the network, which needs {STRIDE}"
             )
         return {name: made[name].to(self._model.device) for name in ("pixel_values", "pixel_mask")}
 
