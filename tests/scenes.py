@@ -16,6 +16,12 @@ from toolkit.photo import Photo
 from toolkit.stages import Stage
 
 
+def blocks(width: int, height: int, seed: int = 0) -> np.ndarray[Any, Any]:
+    """Squares of 8 pixels in random colours, (height, width, 3) uint8: something for a network to see."""
+    colours = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    return np.kron(colours, np.ones((8, 8, 1), np.uint8))[:height, :width]
+
+
 def matte(height: int, width: int, box: Box, soft: float = 2.0) -> np.ndarray:
     """An ellipse in `box`, (h, w) uint8, that falls from 255 to 0 over about `soft` pixels."""
     y, x = np.mgrid[0:height, 0:width] + 0.5

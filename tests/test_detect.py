@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.scenes import blocks
 from toolkit import cards, engines, weights
 from toolkit.cards import Card, Weights
 from toolkit.edit import Edit, Region
@@ -152,11 +153,6 @@ def run() -> Iterator[Run]:
         yield run
 
 
-def noise(width: int, height: int, seed: int = 0) -> np.ndarray[Any, Any]:
-    blocks = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
-    return np.kron(blocks, np.ones((8, 8, 1), np.uint8))[:height, :width]
-
-
 def check(found: Sequence[Region], wanted: list[tuple[float, list[float], str]], frame: Box) -> None:
     """Our regions are the reference's candidates, boxes rounded to whole pixels and clipped."""
     expected = []
@@ -176,7 +172,7 @@ def test_boxes_scores_and_phrases_are_those_of_transformers(
     references: dict[str, Reference], card: Callable[..., Card], run: Run, kind: str, size: tuple[int, int]
 ) -> None:
     phrases = ["red car", "dogs", "a person walking"]
-    pixels = noise(*size)
+    pixels = blocks(*size)
     outputs, _ = references[kind].outputs(pixels, phrases)
     scores = torch.sigmoid(outputs.logits[0]).max(-1)[0]
     assert scores.max() > scores.min() + 0.01, "the network tells its candidates apart"
@@ -191,7 +187,7 @@ def test_boxes_scores_and_phrases_are_those_of_transformers(
 def test_labels_are_the_users_phrases_and_reading_them_is_forgiving(
     references: dict[str, Reference], card: Callable[..., Card], run: Run
 ) -> None:
-    pixels = noise(80, 80)
+    pixels = blocks(80, 80)
     engine = engines.open_engine(card(floor=0.0))
     found = engine.detect(Edit.of(pixels), ["  Red\n CAR.", "St. Bernard", "dogs?", "red car"], run)
     wanted = references[MODELS[1]].detect(pixels, ["red car", "st bernard", "dogs"], 0.0)
@@ -202,7 +198,7 @@ def test_labels_are_the_users_phrases_and_reading_them_is_forgiving(
 def test_candidates_below_the_threshold_are_told_too_but_none_below_the_floor(
     references: dict[str, Reference], card: Callable[..., Card], run: Run
 ) -> None:
-    pixels = noise(64, 64)
+    pixels = blocks(64, 64)
     wanted = references[MODELS[1]].detect(pixels, ["unicorn"], 0.0)
     floor = sorted(score for score, _, _ in wanted)[len(wanted) // 2]
     engine = engines.open_engine(card(floor=floor, threshold=0.99))
@@ -216,7 +212,7 @@ def test_more_phrases_than_the_text_may_be_long_take_several_passes(
     references: dict[str, Reference], card: Callable[..., Card], run: Run
 ) -> None:
     phrases = [f"{one} {other}" for one in WORDS[:9] for other in WORDS[:12] if one != other]
-    pixels = noise(64, 64)
+    pixels = blocks(64, 64)
     # Each phrase is two tokens and a full stop, and the text has room for 254 of them.
     groups = [phrases[n : n + 84] for n in range(0, len(phrases), 84)]
     assert len(groups) == 2
@@ -242,15 +238,15 @@ def test_empty_phrases_are_refused_in_one_sentence(phrases: list[str], sentence:
 def test_what_the_network_cannot_take_is_refused_in_one_sentence(card: Callable[..., Card], run: Run) -> None:
     engine = engines.open_engine(card())
     with pytest.raises(ParameterError, match=r"has 301 tokens, tiny-MM.* reads 254$"):
-        engine.detect(Edit.of(noise(64, 64)), ["dog " * 300], run)
+        engine.detect(Edit.of(blocks(64, 64)), ["dog " * 300], run)
     for width, height in ((900, 8), (900, 3), (3, 900)):  # the last ones leave nothing of the shorter side
         with pytest.raises(
             EngineError, match=rf"a picture of {width}x{height} pixels is too narrow for it: .* needs 32$"
         ):
-            engine.detect(Edit.of(noise(width, height)), ["dog"], run)
+            engine.detect(Edit.of(blocks(width, height)), ["dog"], run)
     run.cancel()
     with pytest.raises(Cancelled):
-        engine.detect(Edit.of(noise(64, 64)), ["dog"], run)
+        engine.detect(Edit.of(blocks(64, 64)), ["dog"], run)
 
 
 def test_nothing_is_said_and_no_network_is_reached_for(
@@ -266,14 +262,14 @@ def test_nothing_is_said_and_no_network_is_reached_for(
     monkeypatch.setattr(socket.socket, "connect", refuse)
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     engine = engines.open_engine(card(size=[96, 200]))
-    engine.detect(Edit.of(noise(64, 64)), ["dog", "cat"], run)
+    engine.detect(Edit.of(blocks(64, 64)), ["dog", "cat"], run)
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
 
 
 def test_threads_share_one_network_and_never_mix(card: Callable[..., Card], run: Run) -> None:
-    pictures = [Edit.of(noise(64, 64, seed)) for seed in range(4)]
+    pictures = [Edit.of(blocks(64, 64, seed)) for seed in range(4)]
     one = card(floor=0.0)
     engine = engines.open_engine(one)
     wanted = [engine.detect(picture, ["dog", "cat"], run) for picture in pictures]
@@ -293,7 +289,7 @@ def test_threads_share_one_network_and_never_mix(card: Callable[..., Card], run:
 
 
 def test_the_size_rule_of_the_card_comes_before_the_checkpoints(card: Callable[..., Card], run: Run) -> None:
-    pixels = noise(128, 64)
+    pixels = blocks(128, 64)
     as_is, larger = (
         engines.open_engine(card(floor=0.0, **more)).detect(Edit.of(pixels), ["dog"], run)
         for more in ({}, {"size": [96, 200]})
@@ -309,7 +305,7 @@ def test_weights_that_are_not_there_are_named(
     said = f"its weights are not here: inpaint models pull {one.name}"
     assert grounding.missing(one) == said
     with pytest.raises(EngineError, match=f"{one.name}: {said}$"):
-        engines.open_engine(one).detect(Edit.of(noise(64, 64)), ["dog"], run)
+        engines.open_engine(one).detect(Edit.of(blocks(64, 64)), ["dog"], run)
 
 
 def shortened(folder: Path) -> None:
@@ -342,7 +338,7 @@ def test_wrong_files_are_one_sentence(
     one = card()
     harm(weights.folder(one))
     with pytest.raises(EngineError, match=sentence) as caught:
-        engines.open_engine(one).detect(Edit.of(noise(64, 64)), ["dog"], run)
+        engines.open_engine(one).detect(Edit.of(blocks(64, 64)), ["dog"], run)
     assert "\n" not in str(caught.value)
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torchvision_stand_in import image_processor
 
+from tests.scenes import blocks
 from toolkit import cards, engines, weights
 from toolkit.cards import Card, Weights
 from toolkit.edit import Edit, Region
@@ -132,11 +133,6 @@ def run() -> Iterator[Run]:
         yield run
 
 
-def noise(width: int, height: int, seed: int = 0) -> np.ndarray[Any, Any]:
-    blocks = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
-    return np.kron(blocks, np.ones((8, 8, 1), np.uint8))[:height, :width]
-
-
 def clicked(mask: np.ndarray[Any, Any], include: Sequence[Any] = (), exclude: Sequence[Any] = ()) -> Any:
     mask = mask.copy()
     for x, y in exclude:
@@ -162,7 +158,7 @@ SIZES = pytest.mark.parametrize("size", [(150, 100), (61, 97), (300, 20)], ids=l
 def test_a_click_gives_the_best_of_three_masks(
     reference: Reference, card: Card, run: Run, size: tuple[int, int]
 ) -> None:
-    pixels, engine = noise(*size), engines.open_engine(card)
+    pixels, engine = blocks(*size), engines.open_engine(card)
     picture = Edit.of(pixels)
     key = engine.prepare(picture, run)
     chosen, telling = set(), 0
@@ -184,7 +180,7 @@ def test_a_click_gives_the_best_of_three_masks(
 
 @SIZES
 def test_several_boxes_go_through_at_once(reference: Reference, card: Card, run: Run, size: tuple[int, int]) -> None:
-    pixels, engine = noise(*size), engines.open_engine(card)
+    pixels, engine = blocks(*size), engines.open_engine(card)
     width, height = size
     boxes = [(0, 0, width // 2, height // 2), (width // 3, 2, width, height), (5, 3, 25, 15)]
     masks, scores, _ = reference.segment(pixels, multimask=False, input_boxes=[[list(box) for box in boxes]])
@@ -198,7 +194,7 @@ def test_several_boxes_go_through_at_once(reference: Reference, card: Card, run:
 
 
 def test_clicks_in_a_box_refine_it_and_others_form_one_region(reference: Reference, card: Card, run: Run) -> None:
-    pixels, engine = noise(150, 100), engines.open_engine(card)
+    pixels, engine = blocks(150, 100), engines.open_engine(card)
     picture = Edit.of(pixels)
     key = engine.prepare(picture, run)
     prompts = Prompts(
@@ -226,7 +222,7 @@ def test_clicks_in_a_box_refine_it_and_others_form_one_region(reference: Referen
 def test_a_further_click_goes_on_from_the_logits_before(
     reference: Reference, card: Card, run: Run, boxed: bool
 ) -> None:
-    pixels, engine = noise(150, 100), engines.open_engine(card)
+    pixels, engine = blocks(150, 100), engines.open_engine(card)
     picture = Edit.of(pixels)
     key = engine.prepare(picture, run)
     box = {"input_boxes": [[[10, 10, 90, 90]]]} if boxed else {}
@@ -259,7 +255,7 @@ def test_a_second_click_needs_no_second_embedding_and_a_missing_one_is_made_agai
     real = sam2.Network.embedding
     monkeypatch.setattr(sam2.Network, "embedding", lambda self, pixels: made.append(pixels.shape) or real(self, pixels))
     engine = engines.open_engine(card)
-    pictures = [Edit.of(noise(40, 30, seed)) for seed in range(sam2.REMEMBERED + 1)]
+    pictures = [Edit.of(blocks(40, 30, seed)) for seed in range(sam2.REMEMBERED + 1)]
     keys = [engine.prepare(picture, run) for picture in pictures]
     assert len(set(keys)) == len(keys)
     assert len(made) == len(pictures)
@@ -274,7 +270,7 @@ def test_a_second_click_needs_no_second_embedding_and_a_missing_one_is_made_agai
 
 
 def test_threads_share_one_network_and_never_mix(card: Card, run: Run) -> None:
-    pictures = [Edit.of(noise(50, 40, seed)) for seed in range(4)]
+    pictures = [Edit.of(blocks(50, 40, seed)) for seed in range(4)]
     prompts = Prompts(include=points((20, 20)), boxes=(Box(2, 2, 15, 15),))
 
     def answer(engine: Any, picture: Edit) -> bytes:
@@ -364,12 +360,12 @@ def test_what_points_at_what() -> None:
 def test_prompts_that_point_nowhere_are_refused(card: Card, run: Run, prompts: Prompts, sentence: str) -> None:
     engine = engines.open_engine(card)
     with pytest.raises(ParameterError) as caught:
-        engine.segment(Edit.of(noise(40, 30)), "key", prompts, None, run)
+        engine.segment(Edit.of(blocks(40, 30)), "key", prompts, None, run)
     assert str(caught.value) == sentence
 
 
 def test_a_foreign_state_is_refused_and_a_cancelled_run_ends(card: Card, run: Run) -> None:
-    engine, picture = engines.open_engine(card), Edit.of(noise(40, 30))
+    engine, picture = engines.open_engine(card), Edit.of(blocks(40, 30))
     key = engine.prepare(picture, run)
     prompts = Prompts(include=points((1, 1)))
     good = engine.segment(picture, key, prompts, None, run).state
@@ -390,7 +386,7 @@ def test_missing_weights_and_a_strange_processor_file_are_named(
     def attempt(given: str) -> str:
         path.write_text(given)
         with pytest.raises(EngineError) as caught:
-            engines.open_engine(card).prepare(Edit.of(noise(40, 30)), run)
+            engines.open_engine(card).prepare(Edit.of(blocks(40, 30)), run)
         return str(caught.value)
 
     assert "cannot read" in attempt("{")
@@ -404,14 +400,14 @@ def test_missing_weights_and_a_strange_processor_file_are_named(
 
 
 def test_nothing_is_said(card: Card, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
-    engine, picture = engines.open_engine(card), Edit.of(noise(40, 30))
+    engine, picture = engines.open_engine(card), Edit.of(blocks(40, 30))
     engine.segment(picture, engine.prepare(picture, run), Prompts(include=points((1, 1))), None, run)
     assert tuple(capfd.readouterr()) == ("", "")
 
 
 def test_only_the_encoder_may_run_in_bfloat16(card: Card, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engines.open_engine(card)
-    pixels = noise(150, 100)
+    pixels = blocks(150, 100)
     with engine._held.at(run) as net:
         exact = net.embedding(pixels)
         real: Callable[..., Any] = torch.autocast

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torchvision_stand_in import image_processor
 
+from tests.scenes import blocks
 from toolkit import cards, engines, weights
 from toolkit.cards import Card, Weights
 from toolkit.edit import Edit
@@ -112,18 +113,13 @@ def run() -> Iterator[Run]:
         yield run
 
 
-def noise(width: int, height: int) -> np.ndarray[Any, Any]:
-    blocks = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
-    return np.kron(blocks, np.ones((8, 8, 1), np.uint8))[:height, :width]
-
-
 @pytest.mark.parametrize("size", [(150, 100), (61, 97)], ids=lambda size: f"{size[0]}x{size[1]}")
 def test_phrases_give_the_masks_and_scores_of_transformers(
     official: Path, processor: Any, card: Card, run: Run, size: tuple[int, int]
 ) -> None:
     import transformers
 
-    pixels, phrases = noise(*size), ("red car", "Dog")
+    pixels, phrases = blocks(*size), ("red car", "Dog")
     whole = importlib.import_module("transformers.models.sam3.processing_sam3").Sam3Processor(processor, tokenizer())
     model = transformers.Sam3Model.from_pretrained(official).eval()
     wanted = []
@@ -154,7 +150,7 @@ def test_boxes_and_clicks_are_those_of_the_tracker_and_phrases_come_last(
 ) -> None:
     import transformers
 
-    pixels = noise(150, 100)
+    pixels = blocks(150, 100)
     place = "transformers.models.sam3_tracker.processing_sam3_tracker"
     whole = importlib.import_module(place).Sam3TrackerProcessor(processor)
     model = transformers.Sam3TrackerModel.from_pretrained(official).eval()
@@ -183,7 +179,7 @@ def test_boxes_and_clicks_are_those_of_the_tracker_and_phrases_come_last(
 
 
 def test_clicks_beside_go_with_words_alone(card: Card, run: Run) -> None:
-    engine, picture = engines.open_engine(card), Edit.of(noise(60, 40))
+    engine, picture = engines.open_engine(card), Edit.of(blocks(60, 40))
     key = engine.prepare(picture, run)
     alone = engine.segment(picture, key, Prompts(text=("dog",)), None, run).regions
     beside = engine.segment(picture, key, Prompts(exclude=(Point(5, 5),), text=("dog",)), None, run).regions
@@ -197,4 +193,4 @@ def test_clicks_beside_go_with_words_alone(card: Card, run: Run) -> None:
 )
 def test_phrases_it_cannot_read_are_refused(card: Card, run: Run, phrase: str, sentence: str) -> None:
     with pytest.raises(ParameterError, match=sentence):
-        engines.open_engine(card).segment(Edit.of(noise(40, 30)), "key", Prompts(text=(phrase,)), None, run)
+        engines.open_engine(card).segment(Edit.of(blocks(40, 30)), "key", Prompts(text=(phrase,)), None, run)

@@ -252,12 +252,17 @@ def test_webp_says_that_it_has_no_place_for_a_resolution() -> None:
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP", "JPEG", "BMP"])
-@pytest.mark.parametrize("source", ["PNG", "TIFF", "WEBP"])
-@pytest.mark.parametrize("way", ["windows", "anew", "grey", "wide"])
+@pytest.mark.parametrize(
+    ("source", "way"),
+    [
+        (source, way)
+        for source in ("PNG", "TIFF", "WEBP")
+        for way in ("windows", "anew", "grey", "wide")
+        if (source, way) != ("WEBP", "grey")  # WebP is never grey
+    ],
+)
 def test_colours_are_converted_to_srgb(format: str, source: str, way: str) -> None:
     grey = way == "grey"
-    if grey and source == "WEBP":
-        pytest.skip("WebP is never grey")
     array = noise(1 if grey else 3)
     data = encoded(array, source, icc_profile=grey_gamma() if grey else display_p3(), lossless=True)
     if way == "wide":

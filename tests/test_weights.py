@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -406,10 +407,22 @@ def test_a_disk_that_fills_up_keeps_what_came(server: Server, monkeypatch: pytes
     assert server.asked[-1].headers["range"] == "bytes=100000-"
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
-def test_a_folder_that_cannot_be_written_is_named(server: Server, home: Path) -> None:
-    (home / "cache").mkdir(mode=0o500)
-    assert "cannot be written" in refused(a_card(published(server)), OutputError)
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs a folder that cannot be written")
+def test_a_folder_that_cannot_be_written_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    me = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        monkeypatch.setenv("INPAINT_CACHE", str(Path(name) / "cache"))
+        Path(name).chmod(0o555)
+        card = a_card(published(server))
+        if me == 0:
+            os.seteuid(65534)  # nothing is forbidden to root
+        try:
+            assert "cannot be written" in refused(card, OutputError)
+        finally:
+            if me == 0:
+                os.seteuid(0)
+            Path(name).chmod(0o755)
+        assert not list(Path(name).iterdir())
 
 
 def test_a_cache_that_is_a_file_is_named(server: Server, home: Path) -> None:
