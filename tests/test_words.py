@@ -25,6 +25,7 @@ from toolkit.geometry import Box
 from toolkit.mask import Mask
 from toolkit.recipe import Recipe
 from toolkit.run import Run
+from toolkit.stages._pointing import better
 from toolkit.stages._words import phrases_of
 from toolkit.stages.detect import Detect
 from toolkit.stages.segment import Segment
@@ -391,3 +392,11 @@ def test_the_mask_verb_draws_labels_on_its_overlay(folder: Path) -> None:
     assert mask[50, 50] == mask[60, 180] == mask[110, 105] == 255
     assert mask[5, 5] == 0
     assert (np.asarray(Image.open("found.png")) == (255, 80, 80)).all(axis=2).any()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "named"), [(Prompts((Box(0, 0, 9, 9),)), "sam-vit-b"), (Prompts(subject=True), "birefnet-general")]
+)
+def test_where_the_mask_is_unsure_the_network_that_auto_would_take_is_named(prompts: Prompts, named: str) -> None:
+    assert f"--segmenter {named} " in better(cards.find("segment", "classical"), prompts)
+    assert better(cards.find("segment", named), prompts) == ""

@@ -172,7 +172,7 @@ def segmented(
             log.warnings.append(
                 f"low confidence ({region.score:.2f}) in the mask of {region.box}: "
                 f"{region.reason or 'it may miss parts'}; look at it with `inpaint mask ... --overlay`, point at it "
-                f"with more clicks{_better(card, prompts)}"
+                f"with more clicks{better(card, prompts)}"
             )
         elif region.reason and region.score == 1:
             log.notes.append(region.reason)
@@ -187,10 +187,10 @@ def _hints(prompts: Prompts) -> tuple[Hint, ...]:
     return tuple(hint for hint, value in given.items() if value)
 
 
-def _better(card: Card, prompts: Prompts) -> str:
+def better(card: Card, prompts: Prompts) -> str:
     """Which engine does better, as the end of a sentence; empty where none is known."""
     hints = set(_hints(prompts))
-    for other in reversed(cards.every("segment")):
+    for other in cards.every("segment"):
         if other.weights and hints <= set(other.takes) and (other.rank or 0) > (card.rank or 0):
             return f", or use a network: --segmenter {other.name} (`inpaint models show {other.name}`)"
     return "" if card.weights else ", or give a mask made elsewhere with --mask"
