@@ -89,6 +89,7 @@ class FillResult:
         price: dollars it cost now; 0 where it was paid before.
         facts: what the engine tells of it besides, JSON-ready (a service: its id, times, addresses).
         refused: why there is no image though it was paid, as one clause; empty otherwise.
+        notes: what went otherwise than asked or expected, a clause each, to be told the user.
     """
 
     job: FillJob
@@ -97,6 +98,7 @@ class FillResult:
     price: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
     refused: str = ""
+    notes: tuple[str, ...] = ()
 
     def checked(self, card: Card) -> FillResult:
         """The result itself.

@@ -191,6 +191,7 @@ def answers(run: Run, card: Card, log: Log, asked: Sequence[Asked], windows: int
             images[one.window] |= dict(zip(one.variations, result.images, strict=True))
         spent[one.window]["seconds"] += result.seconds
         spent[one.window]["price"] += result.price
+        log.notes += [f"{card.name}: {note}" for note in result.notes if f"{card.name}: {note}" not in log.notes]
         if result.facts:
             log.figures.setdefault("service", []).append(
                 {"window": one.window, "seeds": result.job.seeds, **result.facts}
