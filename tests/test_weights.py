@@ -414,6 +414,7 @@ def test_a_folder_that_cannot_be_written_is_named(server: Server, monkeypatch: p
         monkeypatch.setenv("INPAINT_CACHE", str(Path(name) / "cache"))
         Path(name).chmod(0o555)
         card = a_card(published(server))
+        monkeypatch.setenv("INPAINT_CONFIG", str(Path(name) / "config"))
         if me == 0:
             os.seteuid(65534)  # nothing is forbidden to root
         try:

@@ -51,7 +51,10 @@ class Parameter(Model):
 class Weights(Model):
     """One file of weights: where it comes from and what it must hash to."""
 
-    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="what it is called in the card's folder")
+    file: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$",
+        description="what it is called in the card's folder; below it, after folders with / between",
+    )
     url: str
     revision: str = ""
     sha256: str = Field(default="", description="hexadecimal; empty where no published source gives it")

@@ -99,6 +99,35 @@ class Settings(Model):
     wavespeed: WaveSpeed = WaveSpeed()
     chat: Chat = Chat()
     loras: dict[str, list[str]] = Field(default={}, description="lists of LoRAs by name, used as --lora @name")
+    weights: dict[str, str] = Field(
+        default={}, description="by model, the folder its weights lie in, or the one .safetensors file that is its own"
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _weights(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, path in value.items():
+            if not _unfolded(path).is_absolute():
+                raise ValueError(f"{name}: expected a whole path, from / or ~ on, got {path!r}")
+        return value
+
+    def weights_of(self, task: str, name: str) -> Path | None:
+        """Where the user says that a model's weights lie; None where that is not said."""
+        path = self.weights.get(f"{task}/{name}", self.weights.get(name))
+        return None if path is None else _unfolded(path)
+
+
+def _unfolded(path: str) -> Path:
+    """A path with ~ as the home folder; as it is where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def settings_file() -> Path:
+    """Where `load` reads them; there need be none."""
+    return configuration_folder() / "settings.yaml"
 
 
 def load() -> Settings:
@@ -107,9 +136,12 @@ def load() -> Settings:
     Raises:
         ParameterError: naming the file and field of what is wrong.
     """
-    path = configuration_folder() / "settings.yaml"
-    if not path.is_file():
-        return Settings()
+    path = settings_file()
+    try:
+        if not path.is_file():
+            return Settings()
+    except OSError as problem:
+        raise ParameterError(f"{path}: cannot be read: {problem.strerror or problem}") from None
     values = read_yaml(path)
     if values is None:
         return Settings()

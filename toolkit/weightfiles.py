@@ -2,6 +2,10 @@
 
 A file takes its name only once its bytes are proven: by the card's sha256, or where nobody publishes one, by that of
 the first download, which is noted in `<file>.pulled.json` beside it. What is not whole yet is called `<file>.part`.
+
+The user's settings may name another folder for a card (`weights: {NAME: PATH}`), whose files are the user's own: what
+is there is never replaced. For cards with the setting `single_file: SUBFOLDER` they may name one .safetensors file,
+which then stands for that subfolder.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from stat import S_ISREG
 
 from pydantic import ValidationError
 
-from toolkit import library
+from toolkit import library, settings
 from toolkit.cards import Card, Weights
 from toolkit.errors import EngineError
 from toolkit.fetching import Progress, spoken
@@ -60,8 +64,56 @@ class Pulled:
 
 
 def folder(card: Card) -> Path:
-    """Where the card's files lie. Not created."""
+    """Where the card's files lie: in the folder the settings name, else in the cache. Not created.
+
+    Raises:
+        ParameterError: when the settings cannot be read.
+    """
+    named = settings.load().weights_of(card.task, card.name)
+    if named is not None and not os.path.isfile(named):  # which minds no forbidden folder
+        return named
     return library.cache_folder() / "weights" / f"{card.task}-{card.name}"
+
+
+def single_file(card: Card) -> Path | None:
+    """The file the settings name in place of one of the card's subfolders; None where they name none it takes.
+
+    Raises:
+        ParameterError: when the settings cannot be read.
+    """
+    named = settings.load().weights_of(card.task, card.name)
+    return named if named is not None and os.path.isfile(named) and not misplaced(card) else None
+
+
+def is_own(card: Card) -> bool:
+    """Whether the card's files lie in a folder that the user named, where nothing is replaced."""
+    return folder(card) == settings.load().weights_of(card.task, card.name)
+
+
+def misplaced(card: Card) -> str:
+    """What is wrong with the place the settings name for a card's weights, in one clause; empty for nothing.
+
+    Raises:
+        ParameterError: when the settings cannot be read.
+    """
+    named = settings.load().weights_of(card.task, card.name)
+    if named is None or os.path.isdir(named):
+        return ""
+    said = f"{settings.settings_file()}: weights of {card.name}: {named}"
+    if not os.path.exists(named):
+        return f"{said} is not there"
+    if not os.path.isfile(named):
+        return f"{said} is neither a folder nor a file"
+    if not card.settings.get("single_file"):
+        return f"{said} is a file; {card.name} takes a folder with its files"
+    return "" if named.suffix.lower() == ".safetensors" else f"{said}: only .safetensors files are taken"
+
+
+def needed(card: Card) -> tuple[Weights, ...]:
+    """The card's files but those that the file named in the settings stands for."""
+    if single_file(card) is None:
+        return card.weights
+    return tuple(one for one in card.weights if not one.file.startswith(f"{card.settings['single_file']}/"))
 
 
 def path(card: Card, file: str | None = None) -> Path:
@@ -75,19 +127,31 @@ def checked_path(card: Card, file: str | None = None) -> Path:
     Raises:
         EngineError: when it is not.
     """
+    if problem := misplaced(card):
+        raise EngineError(problem)
     if reason := state(card, entry(card, file)):
         raise EngineError(f"{card.name}: {path(card, file)} {reason}: inpaint models pull {card.name}")
     return path(card, file)
 
 
 def missing(card: Card) -> str:
-    """What is not there of a card's weights, and how to get it, in one clause; empty when nothing is missing."""
-    lacking = {one.file: reason for one in card.weights if (reason := state(card, one))}
+    """What is not there of a card's weights, and how to get it, in one clause; empty when nothing is missing.
+
+    Raises:
+        ParameterError: when the settings cannot be read.
+    """
+    if problem := misplaced(card):
+        return problem
+    lacking = {one.file: reason for one in needed(card) if (reason := state(card, one))}
     if not lacking:
         return ""
     length = size(card, *lacking)
     how = f"inpaint models pull {card.name}{f' ({spoken(length)})' if length else ''}"
     absent = [file for file in lacking if not path(card, file).is_file()]
+    if absent and is_own(card):
+        more = f" and {len(absent) - 2} more" if len(absent) > 2 else ""
+        named = f"{settings.settings_file()}: weights of {card.name}: {folder(card)}"
+        return f"{named} has no {' and no '.join(absent[:2])}{more}: {how}"
     if absent:
         return f"its weights are not here: {how}"
     return f"{' and '.join(f'{file} {reason}' for file, reason in lacking.items())}: {how}"
@@ -95,7 +159,7 @@ def missing(card: Card) -> str:
 
 def size(card: Card, *files: str) -> int | None:
     """Bytes of the card's files, of some of them if named; None where the card does not say."""
-    known = [one.bytes for one in card.weights if not files or one.file in files]
+    known = [one.bytes for one in needed(card) if not files or one.file in files]
     return sum(one or 0 for one in known) if all(known) else None
 
 
@@ -106,7 +170,7 @@ def record(card: Card, file: str | None = None) -> Record | None:
 
 def kept(card: Card) -> int:
     """Bytes of the card's files that came and are not whole yet."""
-    return sum(part.stat().st_size for one in card.weights if (part := part_path(path(card, one.file))).is_file())
+    return sum(part.stat().st_size for one in needed(card) if (part := part_path(path(card, one.file))).is_file())
 
 
 def verify(card: Card, *, progress: Progress | None = None) -> tuple[Pulled, ...]:
@@ -115,7 +179,9 @@ def verify(card: Card, *, progress: Progress | None = None) -> tuple[Pulled, ...
     Raises:
         EngineError: when one is not here, is not what it should be, or no hash of it is known.
     """
-    return tuple(_verified(card, one, progress or silent) for one in card.weights)
+    if problem := misplaced(card):
+        raise EngineError(problem)
+    return tuple(_verified(card, one, progress or silent) for one in needed(card))
 
 
 def note(card: Card, one: Weights, length: int, sha256: str, origin: str) -> None:

@@ -29,9 +29,12 @@ from toolkit.weightfiles import (
     checked_path,
     entry,
     folder,
+    is_own,
     kept,
     known_hash,
+    misplaced,
     missing,
+    needed,
     note,
     part_path,
     path,
@@ -39,6 +42,7 @@ from toolkit.weightfiles import (
     record_path,
     sha256_of,
     silent,
+    single_file,
     size,
     state,
     unlike,
@@ -46,7 +50,8 @@ from toolkit.weightfiles import (
 )  # fmt: skip
 
 __all__ = [
-    "HUB", "Pulled", "Record", "checked_path", "folder", "kept", "missing", "path", "pull", "record", "size", "verify",
+    "HUB", "Pulled", "Record", "checked_path", "folder", "kept", "missing", "needed", "path", "pull", "record",
+    "single_file", "size", "verify",
 ]  # fmt: skip
 
 HUB = "https://huggingface.co"
@@ -73,17 +78,20 @@ def pull(
 
     Raises:
         EngineError: when a file cannot be had or is not what it should be.
-        InputError: when `source` is not what it should be.
+        InputError: when `source` is not what it should be, or the place that the settings name.
         OutputError: when a file cannot be written.
     """
+    if wrong := misplaced(card):
+        raise InputError(wrong)
     found = _sources(card, source)
     work = _Work(progress or silent, say or _unsaid, token, source)
     place = folder(card)
     try:
         place.mkdir(parents=True, exist_ok=True)
         done = []
-        for one in card.weights:
-            with _held(place / one.file, work.say):
+        for one in needed(card):
+            (place / one.file).parent.mkdir(parents=True, exist_ok=True)
+            with _held(place / one.file, one.file, work.say):
                 done.append(_pulled(card, one, found.get(one.file), work))
         return tuple(done)
     except OSError as problem:
@@ -102,8 +110,16 @@ def _pulled(card: Card, one: Weights, source: Path | None, work: _Work) -> Pulle
     """One file of a card, whose lock is held."""
     target, known = path(card, one.file), known_hash(card, one)
     if target.is_file():
-        if known and sha256_of(target, one.file, work.progress) == known:
+        noted = record(card, one.file)
+        own = is_own(card) and (noted is None or noted.origin != "download")
+        got = sha256_of(target, one.file, work.progress) if known or own else ""
+        if known and got == known:
             return _settled(card, one, known, "file", fetched=False)
+        if own:
+            if known:
+                why = unlike(card, one, got, known)
+                raise EngineError(f"{card.name}: {target}: {why}; it is yours and was left as it is")
+            return Pulled(one.file, target, target.stat().st_size, got, published=False, fetched=False)  # and no note
         if source is None or not source.samefile(target):
             why = "is damaged or of another revision" if known else "was never pulled, so nobody knows what it is"
             work.say(f"{card.name}: the {one.file} that is here {why}; it is fetched anew")
@@ -158,7 +174,7 @@ def _sources(card: Card, source: Path | None) -> dict[str, Path]:
     """
     if source is None:
         return {}
-    names = [one.file for one in card.weights]
+    names = [one.file for one in needed(card)]
     if source.is_dir():
         lacking = [name for name in names if not (source / name).is_file() and state(card, entry(card, name))]
         if lacking:
@@ -179,7 +195,7 @@ def _copied(card: Card, one: Weights, source: Path, known: str, work: _Work) -> 
         OutputError: when there is no room for it.
     """
     target = path(card, one.file)
-    copy = target.with_name(f"{one.file}.copy")
+    copy = target.with_name(f"{target.name}.copy")
     noted = record(card, one.file) if known and not one.sha256 else None
     wanted = noted.bytes if noted else one.bytes
     try:
@@ -242,12 +258,12 @@ def _settled(card: Card, one: Weights, sha256: str, origin: str, *, fetched: boo
 
 
 @contextlib.contextmanager
-def _held(target: Path, say: Say) -> Iterator[None]:
+def _held(target: Path, name: str, say: Say) -> Iterator[None]:
     """Be the only one, of all threads and processes, to work on a file; wait while another does."""
     said = False
     while (lock := claim(target.with_name(f"{target.name}.lock"))) is None:
         if not said:
-            say(f"{target.name}: another process is fetching it; waiting for that")
+            say(f"{name}: another process is fetching it; waiting for that")
             said = True
         time.sleep(0.1)
     try:

@@ -10,13 +10,14 @@ import click
 
 from toolkit import cards, engines, library, settings
 from toolkit.cards import TASKS
-from toolkit.errors import EngineError, ToolkitError
+from toolkit.errors import EngineError, ParameterError, ToolkitError
 from toolkit.recipe import Recipe
 from toolkit.run import cores
 
 _PACKAGES = (
     "numpy", "opencv-python-headless", "pillow", "pydantic", "click", "httpx", "pyyaml", "pypatchmatch",
-    "segment-anything", "tifffile", "torch", "torchvision", "diffusers", "transformers", "onnxruntime", "pymatting",
+    "segment-anything", "tifffile", "torch", "torchvision", "transformers", "diffusers", "accelerate", "peft",
+    "torchao", "onnxruntime", "pymatting",
 )  # fmt: skip
 
 _OPENCV = ("opencv-python", "opencv-contrib-python", "opencv-python-headless", "opencv-contrib-python-headless")
@@ -50,6 +51,10 @@ def command() -> int:
             continue
         try:
             taken = engines.resolve(task).name
+        except ParameterError as error:
+            taken = ""
+            if str(error) not in problems:
+                problems.append(str(error))
         except EngineError as error:
             taken = ""
             # Where every engine's weights have to be fetched, not having done so is no fault.
@@ -57,7 +62,10 @@ def command() -> int:
                 problems.append(str(error))
         click.echo(f"{task}: auto takes {taken or 'nothing'}")
         for card in every:
-            reason = engines.missing(card)
+            try:
+                reason = engines.missing(card)
+            except ToolkitError as error:
+                reason = str(error)
             why = reason or ("no rank: only by name" if card.rank is None else f"rank {card.rank}")
             why += "" if card.free else ", costs money: only by name"
             click.echo(f"  {'*' if card.name == taken else ' '} {card.name:22} {why}")

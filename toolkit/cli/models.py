@@ -133,11 +133,15 @@ def _brought(card: Card, source: Path | None) -> tuple[weights.Pulled, ...]:
     click.echo(
         f"{card.name}: {card.about}\n"
         f"  licence: {card.licence}{f', terms at {card.terms}' if card.terms else ''}\n"
-        f"  commercial use: {'yes' if card.commercial_use else 'no'}; terms of what it makes: {card.output_terms}\n"
+        f"  {_allowed(card)}\n"
         f"  size: {spoken(length) if length else 'not known'}",
         err=True,
     )
-    for one in card.weights:
+    if (given := weights.single_file(card)) is not None:
+        click.echo(
+            f"  {card.settings['single_file']} is {given}, as the settings say; its hash is not checked", err=True
+        )
+    for one in weights.needed(card):
         place = source or f"{one.url}{f' (revision {one.revision})' if one.revision else ''}"
         by = f"published by {one.source}" if one.source else "on the card"
         said = f"{by}, checked" if one.sha256 else "not published here, that of the first download is held to"
@@ -151,7 +155,16 @@ def _brought(card: Card, source: Path | None) -> tuple[weights.Pulled, ...]:
         raise Cancelled(f"{card.name}: cancelled; {how}") from None
 
 
+def _allowed(card: Card) -> str:
+    """What its terms allow, as is said before anything is fetched."""
+    if not card.commercial_use:
+        return f"not for commercial use, by these terms; what it makes: {card.output_terms}"
+    return f"commercial use: yes; terms of what it makes: {card.output_terms}"
+
+
 def _ended(card: Card, files: Sequence[weights.Pulled]) -> str:
+    if base := card.settings.get("base"):
+        return f"{card.name}: is {base} with other settings, whose weights it uses: inpaint models pull {base}"
     if not files:
         return f"{card.name}: needs no weights"
     length = spoken(sum(one.bytes for one in files))
@@ -170,12 +183,15 @@ def _listed(card: Card) -> str:
     lines = [f"{card.task:8} {card.name:14} {price}, {_state(card)}", f"{'':23} {card.about}"]
     if card.weights:
         lacking = bool(weights.missing(card))
-        here = sum(path.stat().st_size for one in card.weights if (path := weights.path(card, one.file)).is_file())
+        needed = weights.needed(card)
+        here = sum(path.stat().st_size for one in needed if (path := weights.path(card, one.file)).is_file())
         length = weights.size(card) if lacking else here
         said = [
             f"weights {'not here' if lacking else 'here'}, {spoken(length) if length else 'of unknown size'}",
             card.licence,
         ]
+        if not card.commercial_use:
+            said.append("not for commercial use")
         if card.gated:
             said.append(f"gated: terms to be accepted at {card.terms}" if card.terms else "gated")
         lines.append(f"{'':23} {'; '.join(said)}")
