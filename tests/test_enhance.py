@@ -22,6 +22,7 @@ from PIL import Image
 from wavespeed_server import Server
 
 from toolkit import engines, settings
+from toolkit.cards import Removal
 from toolkit.edit import Edit, Step
 from toolkit.engines import EngineRun, EnhanceJob, EnhanceResult
 from toolkit.errors import Cancelled, EngineError, UnknownNameError
@@ -36,6 +37,7 @@ from toolkit.stages.crop import Crop
 from toolkit.stages.fill import Fill
 from toolkit.stages.select import Select
 
+PLAIN = Removal(prompt="plain ground", sources={"prompt": "a paper"})
 KEY = "sk-very-secret-0123456789"
 ANSWER = "a red wooden chair in soft light"
 
@@ -78,7 +80,7 @@ def filled(journal: Journal, resumed: str = "", boxes: tuple[Box, ...] = (Box(38
     filler = StandIn()
     run_options = {name: options.pop(name) for name in ("fresh", "max_cost", "more") if name in options}
     others = run_options.pop("more", {})
-    mine = card(prompt=prompt_kind, removal_prompt="plain ground" if prompt_kind != "none" else "")
+    mine = card(prompt=prompt_kind, removal=PLAIN if prompt_kind != "none" else None)
     with Run(journal=journal, engines={"stand-in": (mine, filler), **others}, **run_options) as run:
         name = run.begin({}, resumed)
         edit = Edit.of(photo() if picture is None else picture)

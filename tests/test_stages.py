@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jobs import StandIn, card
 
 from toolkit import library, stages
+from toolkit.cards import Removal
 from toolkit.edit import Edit, Window
 from toolkit.engines import EngineRun, FillJob, FillResult
 from toolkit.errors import EngineError, MaskError, ParameterError, UsageError
@@ -576,7 +577,7 @@ def test_a_prompt_of_ones_own_is_needed_where_something_is_put(run: Run, engine:
         recipe(picture, run, mask=mask, model="painter", prompt="a ball")
         assert [job.prompt for job in engine.jobs] == ["a ball"]
         engine.jobs.clear()
-    removal = card("remover", prompt="required", removal_prompt="plain ground")
+    removal = card("remover", prompt="required", removal=Removal(prompt="plain ground", sources={"prompt": "a paper"}))
     with Run(workers=1, engines={"remover": (removal, engine)}) as other:
         Recipe.load("remove-object")(picture, other, mask=mask, model="remover")
         assert [job.prompt for job in engine.jobs] == ["plain ground"]

@@ -7,18 +7,24 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from toolkit import library
 from toolkit.errors import ParameterError, RecipeError, UnknownNameError
 from toolkit.geometry import Limits, Price
-from toolkit.schema import Model, build, explain, read_yaml, shown
+from toolkit.schema import Model, RadiusField, build, explain, read_yaml, shown
 
 Task = Literal["detect", "segment", "matte", "fill", "enhance"]
 TASKS: tuple[Task, ...] = ("detect", "segment", "matte", "fill", "enhance")
 
 Hint = Literal["box", "point", "subject", "text", "everything"]
 """What a segmenter can be pointed at an object with."""
+
+Memory = Literal["auto", "full", "quantized", "offload"]
+"""Where a network's weights lie while it works: all on the card, all there and smaller, or in part beside it."""
+
+Speed = Literal["exact", "fast", "turbo"]
+"""What a network may leave out: nothing, steps that change little, or most steps by means of a distilled LoRA."""
 
 
 class Parameter(Model):
@@ -28,6 +34,7 @@ class Parameter(Model):
     minimum: float | int | None = None
     maximum: float | int | None = None
     most: int | None = Field(default=None, ge=0, description="of a list, how many")
+    at_speed: dict[Speed, float | int] = Field(default={}, description="the default at a speed, where it is another")
 
     def checked(self, name: str, value: Any, card: str) -> Any:
         """`value`, or the default for None.
@@ -60,6 +67,30 @@ class Weights(Model):
     sha256: str = Field(default="", description="hexadecimal; empty where no published source gives it")
     source: str = Field(default="", description="who publishes that hash")
     bytes: int | None = None
+
+
+class Removal(Model):
+    """How an engine is best told to take an object out, where the user does not say; with a source for each value."""
+
+    prompt: str = Field(default="", description="sent where the user gives none")
+    steps: int | None = Field(default=None, ge=1)
+    guidance: float | None = Field(default=None, ge=0)
+    dilate: RadiusField | None = Field(default=None, description="radius by which the mask is dilated")
+    context: float | None = Field(
+        default=None, ge=1, le=20, description="how many times the hole's box a window measures"
+    )
+    sources: dict[str, str] = Field(default={}, description="of each value, who found it good or how it was derived")
+
+    @model_validator(mode="after")
+    def _sourced(self) -> Removal:
+        given = {
+            name for name in type(self).model_fields if name != "sources" and getattr(self, name) not in (None, "")
+        }
+        if lacking := sorted(given - {name for name, text in self.sources.items() if text.strip()}):
+            raise ValueError(f"sources: who says so is missing for {' and '.join(lacking)}")
+        if idle := sorted(set(self.sources) - given):
+            raise ValueError(f"sources: {' and '.join(idle)}: no such value is given")
+        return self
 
 
 def _plain(kind: type) -> Any:
@@ -112,7 +143,7 @@ class Card(Model):
     parameters: dict[str, Parameter] = Field(default={}, description="what it takes of the stage's parameters")
     settings: dict[str, Any] = Field(default={}, description="constants of the adapter")
     prompt: Literal["none", "optional", "required"] = "none"
-    removal_prompt: str = Field(default="", description="sent by remove-object where the user gives no prompt")
+    removal: Removal | None = Field(default=None, description="what remove-object tells it where the user does not")
     batch_seeds: bool = Field(default=False, description="image k of one call is made with seed + k")
     keeps_grain: bool = Field(default=False, description="its answers have the photo's own grain at full resolution")
     in_flight: int = Field(default=1, ge=1, description="calls (network) or jobs of a batch (gpu) at once")

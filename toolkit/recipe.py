@@ -280,11 +280,14 @@ class Recipe:
             return
         for index, item in enumerate(self.items):
             values = dict(item.values)
-            if item.stage.name == "crop" and values.get("model") is None:
-                values["model"] = next(
-                    (later.values.get("model", "auto") for later in self.items[index:] if later.stage.name == "fill"),
-                    "auto",
-                )
+            fill = next((later.values for later in self.items[index:] if later.stage.name == "fill"), None)
+            removes = fill is not None and not fill.get("own_prompt")
+            if item.stage.name == "crop":
+                values.setdefault("removes", removes)
+                if values.get("model") is None:
+                    values["model"] = fill.get("model", "auto") if fill else "auto"
+            elif item.stage.name == "dilate" and removes and fill and values.get("radius") is None:
+                values.setdefault("model", fill.get("model", "auto"))
             yield build(item.stage, values, item.stage.name)
 
     def __call__(self, source: Any, run: Run | None = None, *, plan: bool = False, **options: Any) -> Edit:

@@ -110,6 +110,8 @@ def _plain(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 def _metavar(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
     if "bare" in schema:
         return "[NAME]"
+    if "enum" in schema:
+        return "|".join(map(str, schema["enum"]))
     item = schema.get("items", schema) if schema.get("type") == "array" else schema
     words = {"box": "BOX", "point": "X,Y", "size": "WxH", "path": "FILE", "box or path": "BOX|FILE"}
     if item.get("format") in words:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from toolkit import engines, planning, settings
-from toolkit.cards import Card
+from toolkit.cards import Card, Memory, Removal, Speed
 from toolkit.edit import Edit, Window
 from toolkit.engines import Bytes, FillJob
 from toolkit.errors import EngineError, HeldBack, ParameterError
@@ -18,7 +18,7 @@ from toolkit.run import Run
 from toolkit.schema import Bare, Model, Names, Seed
 from toolkit.stages import Log
 
-TUNABLE = ("steps", "guidance", "lora")
+TUNABLE = ("steps", "guidance", "lora", "memory", "speed")
 """Parameters that are passed on to the engine as the card takes them."""
 
 
@@ -51,6 +51,16 @@ class Painting(Seeded):
         default=None, strict=False, description="guidance scale; the card's own without it"
     )
     lora: Names = Field(default=(), description="LoRA, with :scale if wanted; may be repeated")
+    memory: Memory | None = Field(
+        default=None,
+        description="of networks that run here, where their weights lie: full, on the GPU; quantized, there and "
+        "smaller; offload, in part beside it; auto, the first of these that fits; the card's own without it",
+    )
+    speed: Speed | None = Field(
+        default=None,
+        description="of networks that run here: exact; fast, which skips steps that change little; turbo, a LoRA that "
+        "needs few steps; the card's own without it",
+    )
 
     enhance: Bare = Field(
         default="", description="have the prompt written better for the hole, by this enhancer; without a name by auto"
@@ -104,8 +114,11 @@ class Painting(Seeded):
             card.parameters["seed"].checked("seed", seeds[-1], card.name)
         return seeds
 
-    def parameters_for(self, card: Card) -> dict[str, Any]:
+    def parameters_for(self, card: Card, removal: Removal | None = None) -> dict[str, Any]:
         """The card's parameters with their values, as a job holds them.
+
+        What the user does not give is what a speed that is not the card's own asks for, else what `removal` says, else
+        the card's default.
 
         Raises:
             ParameterError: for one the card does not take, or out of its range.
@@ -115,11 +128,14 @@ class Painting(Seeded):
                 raise ParameterError(f"{name}: {card.name} does not take it")
         if "num_images" in card.parameters:
             card.parameters["num_images"].checked("num_images", self.num_images, card.name)
-        chosen = {"steps": self.steps, "guidance": self.guidance, "lora": self._loras(card) if self.lora else None}
+        given = {name: getattr(self, name) for name in TUNABLE if name != "lora"}
+        speed: Any = self.speed or (card.parameters["speed"].default if "speed" in card.parameters else None)
+        for name, rule in card.parameters.items():
+            if name in given and given[name] is None:
+                given[name] = rule.at_speed.get(speed, getattr(removal, name, None))
+        given["lora"] = self._loras(card) if self.lora else None
         return {
-            name: rule.checked(name, chosen[name], card.name)
-            for name, rule in card.parameters.items()
-            if name in chosen
+            name: rule.checked(name, given[name], card.name) for name, rule in card.parameters.items() if name in given
         }
 
     def _loras(self, card: Card) -> list[dict[str, Any]]:

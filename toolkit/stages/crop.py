@@ -40,6 +40,11 @@ class Crop(Stage):
     max_windows: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=planning.MAX_WINDOWS, description="the mask never becomes more windows than this"
     )
+    removes: bool = Field(
+        default=False,
+        description="what is masked is to go: the context that suits the engine for that counts; in a recipe true "
+        "where the next fill needs no prompt",
+    )
     leftovers: bool = Field(default=True, description="look for parts of the object along the mask's edge, and warn")
 
     def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
@@ -52,10 +57,11 @@ class Crop(Stage):
         assert edit.mask is not None
         if edit.mask.is_full:
             raise MaskError("the mask covers the whole photo: there is nothing to copy from")
-        log.card = run.card("fill", self.model or "auto", ready=False)
-        passes = planning.plan(
-            edit.mask, log.card.limits, size=self.size, context=self.context, max_windows=self.max_windows
-        )
+        card = log.card = run.card("fill", self.model or "auto", ready=False)
+        context = self.context
+        if context is None and self.removes and card.removal:
+            context = card.removal.context
+        passes = planning.plan(edit.mask, card.limits, size=self.size, context=context, max_windows=self.max_windows)
         for window in (window for one in passes for window in one):
             if not edit.box.contains(window.box):
                 log.notes.append(f"window {window.box} reaches beyond the photo: mirrored there, cut off again")

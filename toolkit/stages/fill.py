@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from toolkit import blend, engines
-from toolkit.cards import Card
+from toolkit.cards import Card, Removal
 from toolkit.edit import Edit, Window
 from toolkit.edit import Fill as Filled
 from toolkit.engines import Bytes, FillJob
@@ -32,7 +32,7 @@ class Fill(Painting, Stage):
     prompt: str = Field(default="", max_length=4000, description="what should be there instead")
     own_prompt: bool = Field(
         default=False,
-        description="a prompt of one's own is needed; the card's for removing is not sent",
+        description="a prompt of one's own is needed; what the card says on removing does not count",
         json_schema_extra={"option": False},
     )
 
@@ -44,7 +44,7 @@ class Fill(Painting, Stage):
             EngineError: when the engine fails.
         """
         card = log.card = run.card("fill", self.model)
-        parameters = self.parameters_for(card)
+        parameters = self.parameters_for(card, self._removal(card))
         seeds = self.seeds_for(card, run, log)
         prompt = self._prompt(card, log)
         if len(edit.stacks) != 1:
@@ -62,6 +62,7 @@ class Fill(Painting, Stage):
         ):
             log.notes.append(f"{card.name} draws nothing at random here: the {len(seeds)} pictures are alike")
         log.figures |= {"calls": sum(len(fill.images) for fill in edit.fills), "prompt": prompt}
+        log.figures["parameters"] = parameters
         return edit
 
     def plan(self, edit: Edit, run: Run, log: Log) -> Edit:
@@ -71,10 +72,10 @@ class Fill(Painting, Stage):
             ParameterError: as `apply`.
         """
         card = log.card = run.card("fill", self.model, ready=False)
-        self.parameters_for(card)
+        parameters = self.parameters_for(card, self._removal(card))
         prompt = self._prompt(card, log)
         self.planned(edit, card, edit.passes, self.enhancer_for(card, self.prompt, run, log, ready=False), log)
-        log.figures["prompt"] = prompt
+        log.figures |= {"prompt": prompt, "parameters": parameters}
         return edit.replace(fills=())
 
     def _pass(
@@ -125,6 +126,10 @@ class Fill(Painting, Stage):
             return edit.replace(fills=fills)
         return edit.replace(fills=(*edit.fills, *fills))
 
+    def _removal(self, card: Card) -> Removal | None:
+        """What the card says on removing; None where the user says what is to be there."""
+        return None if self.prompt or self.own_prompt else card.removal
+
     def _prompt(self, card: Card, log: Log) -> str:
         if self.own_prompt and card.prompt == "none":
             raise ParameterError(f"{card.name} follows no prompt, so it cannot paint one; {engines.prompted()}")
@@ -136,7 +141,8 @@ class Fill(Painting, Stage):
             return ""
         if self.prompt and (problem := hint(self.prompt)):
             log.notes.append(problem)
-        prompt = self.prompt or card.removal_prompt
+        removal = self._removal(card)
+        prompt = self.prompt or (removal.prompt if removal else "")
         if card.prompt == "required" and not prompt:
             raise ParameterError(f"prompt: {card.name} needs one; say what should be there")
         return prompt

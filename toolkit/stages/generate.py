@@ -28,7 +28,10 @@ from toolkit.stages._enhancing import enhanced
 from toolkit.stages._painting import Asked, Painting, answers, groups, hold_back
 from toolkit.stages.backdrop import Background, joint_matte
 
-_ONLY = ("model", "num_images", "steps", "guidance", "lora", "size", "detail", "share_background", "enhance")
+_ONLY = (
+    "model", "num_images", "steps", "guidance", "lora", "memory", "speed", "size", "detail", "share_background",
+    "enhance",
+)  # fmt: skip
 """Parameters that mean nothing without a prompt."""
 
 _SAMPLE = 512
@@ -98,6 +101,7 @@ class Generate(Background, Painting, Stage):
         log.seeds = tuple(kept)
         log.figures |= {
             "prompt": prompt,
+            "parameters": parameters,
             "windows": planning.described(_windows(order)),
         }
         scale = order.sheet.step * edit.canvas.scale
@@ -123,6 +127,7 @@ class Generate(Background, Painting, Stage):
         self.planned(edit, card, _windows(order), self._enhancer(card, prompt, run, log, ready=False), log)
         log.figures |= {
             "prompt": prompt,
+            "parameters": parameters,
             "shared": repr((card.name, prompt, parameters, self.seed, self.num_images, order.sheet.size))
             if self.share_background
             else "",
