@@ -6,13 +6,87 @@ The official folder layout is written, so that it is loaded as the real one is.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
+import yaml
+
+from toolkit import cards
+from toolkit.cards import Card
+from toolkit.engines import FillJob
+
+CARD: dict[str, Any] = {
+    "task": "fill", "adapter": "flux_fill", "about": "A tiny random FLUX.1 Fill.", "revision": "1",
+    "licence": "Apache-2.0", "commercial_use": True, "output_terms": "none", "data_leaves_machine": False,
+    "concurrency": "gpu", "in_flight": 4, "batch_seeds": True, "prompt": "required",
+    "limits": {"min_side": 64, "max_side": 256, "multiple_of": 16, "best_pixels": 9216, "context": 2.0},
+    "parameters": {
+        "steps": {"default": 3, "minimum": 1, "maximum": 50, "at_speed": {"turbo": 2}},
+        "guidance": {"default": 30, "minimum": 28, "maximum": 35},
+        "lora": {"default": [], "minimum": 0, "maximum": 4, "most": 3}, "num_images": {},
+        "memory": {"default": "auto"}, "speed": {"default": "exact"},
+    },
+    "settings": {"dtype": "float32", "single_file": "transformer"},
+}  # fmt: skip
+NEED = {
+    "full": 0.01, "quantized": 0.005, "offload": 0.002, "encoders": 0.001, "denoise": 0.1, "decode": 0.2,
+    "tile": 0.05, "spare": 0.01,
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def home(place: Path, weights: Path | None = None) -> Iterator[None]:
+    """Configuration and cache of its own, where the card `tiny` has the saved pipeline's files, or those given."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("INPAINT_CONFIG", str(place / "config"))
+        monkeypatch.setenv("INPAINT_CACHE", str(place / "cache"))
+        monkeypatch.setenv("INPAINT_STATE", str(place / "state"))
+        (place / "config").mkdir(parents=True, exist_ok=True)
+        given = {"weights": {"tiny": str(weights or saved())}}
+        (place / "config" / "settings.yaml").write_text(yaml.safe_dump(given))
+        yield
+
+
+def card(place: Path, **settings: Any) -> Card:
+    """The card `tiny` in the configuration of `home`, read as any other."""
+    path = place / "config" / "models" / "fill" / "tiny.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({**CARD, "settings": {**CARD["settings"], **settings}}))
+    return cards.find("fill", "tiny")
+
+
+def job(seed: int = 0, prompt: str = "a cat", size: tuple[int, int] = (96, 64), **rest: Any) -> FillJob:
+    """A window of noise, the same for a seed, with a hole somewhere in it."""
+    draw = np.random.default_rng(seed)
+    width, height = size
+    pixels = draw.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    mask = np.zeros((height, width), np.uint8)
+    left, top = (int(draw.integers(0, side // 2)) for side in size)
+    mask[top : top + height // 3, left : left + width // 3] = 255
+    given = {"steps": 3, "guidance": 30.0, **rest.pop("parameters", {})}
+    seeds = rest.pop("seeds", (seed,))
+    return FillJob(pixels, mask, np.zeros_like(mask), prompt, seeds, given, ("tiny", "1"), f"job {seed}", **rest)
+
+
+def direct(pipe: Any, job: FillJob, k: int = 0, **options: Any) -> Any:
+    """Image k of a job as a direct call of diffusers gives it, (h, w, 3) uint8."""
+    import PIL.Image
+
+    hole = np.where(np.maximum(job.mask, job.blocked) >= 128, 255, 0).astype(np.uint8)
+    given: dict[str, Any] = {
+        "prompt": job.prompt, "image": PIL.Image.fromarray(job.pixels), "mask_image": PIL.Image.fromarray(hole),
+        "height": job.size.height, "width": job.size.width, "num_inference_steps": job.parameters["steps"],
+        "guidance_scale": job.parameters["guidance"], "generator": torch.Generator().manual_seed(job.seeds[k]),
+    }  # fmt: skip
+    return np.asarray(pipe(**given | options).images[0])
 
 
 def build(seed: int = 0) -> Any:

@@ -57,11 +57,12 @@ def chosen(name: str) -> str:
 
 
 def free_memory(device: str) -> int | None:
-    """Bytes that are free on a device; None where the system does not say."""
+    """Bytes that are free on a device, or kept there by torch for its next tensors; None where nobody says."""
     if device.startswith("cuda"):
         import torch
 
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + kept)
     if device == "cpu":
         try:
             text = Path("/proc/meminfo").read_text(encoding="ascii")
@@ -70,6 +71,15 @@ def free_memory(device: str) -> int | None:
         found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.M)
         return int(found[1]) * 1024 if found else None
     return None
+
+
+def described(device: str) -> str:
+    """A device with the name its maker gave it. Imports torch."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
 def check_memory(card: Card, device: str) -> None:

@@ -113,7 +113,8 @@ def needed(card: Card) -> tuple[Weights, ...]:
     """The card's files but those that the file named in the settings stands for."""
     if single_file(card) is None:
         return card.weights
-    return tuple(one for one in card.weights if not one.file.startswith(f"{card.settings['single_file']}/"))
+    part, weights = f"{card.settings['single_file']}/", (".safetensors", ".safetensors.index.json")
+    return tuple(one for one in card.weights if not (one.file.startswith(part) and one.file.endswith(weights)))
 
 
 def path(card: Card, file: str | None = None) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,19 +17,23 @@ from toolkit.errors import Cancelled, EngineError
 
 _talk = threading.Lock()
 _silent = 0
-_before: tuple[int, bool] = (0, False)
+_before: list[tuple[Any, int, bool]] = []
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Have transformers say nothing. How much it says is set for the whole process: the last to leave sets it back."""
-    global _silent, _before
-    logging: Any = importlib.import_module("transformers.utils.logging")
+    """Have transformers and diffusers say nothing. How much they say is set for the whole process: the last to leave
+    sets it back."""
+    global _silent
     with _talk:
         if _silent == 0:
-            _before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-            logging.set_verbosity_error()
-            logging.disable_progress_bar()
+            for name in ("transformers", "diffusers"):
+                if name == "diffusers" and name not in sys.modules:  # it takes seconds, and others need it not
+                    continue
+                library: Any = importlib.import_module(f"{name}.utils.logging")
+                _before.append((library, library.get_verbosity(), library.is_progress_bar_enabled()))
+                library.set_verbosity_error()
+                library.disable_progress_bar()
         _silent += 1
     try:
         yield
@@ -35,9 +41,22 @@ def quiet() -> Iterator[None]:
         with _talk:
             _silent -= 1
             if _silent == 0:
-                logging.set_verbosity(_before[0])
-                if _before[1]:
-                    logging.enable_progress_bar()
+                for library, verbosity, bar in _before:
+                    library.set_verbosity(verbosity)
+                    if bar:
+                        library.enable_progress_bar()
+                _before.clear()
+
+
+def imported(name: str) -> Any:
+    """A module, whose own and whose libraries' remarks while they are loaded nobody needs."""
+    if name not in sys.modules:
+        logging.disable(logging.WARNING)
+        try:
+            return importlib.import_module(name)
+        finally:
+            logging.disable(logging.NOTSET)
+    return importlib.import_module(name)
 
 
 def part(card: Card, kind: str, where: str = "transformers") -> Any:

@@ -1,0 +1,481 @@
+"""FLUX.1 Fill on a tiny random pipeline of the real structure, against direct calls of diffusers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import flux_networks
+from tests.flux_networks import direct, job
+from toolkit import devices
+from toolkit.cards import Card
+from toolkit.engines.fill import _flux_attention, _flux_network
+from toolkit.engines.fill._flux_memory import MODES, Need, plan
+from toolkit.engines.fill._flux_network import Files, Network, Unit
+from toolkit.engines.fill._flux_text import Texts
+from toolkit.engines.fill.flux_fill import Engine
+from toolkit.errors import Cancelled, EngineError
+from toolkit.geometry import Size
+from toolkit.queues import BatchQueue
+from toolkit.run import Run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return flux_networks.reference()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    with flux_networks.home(tmp_path):
+        yield tmp_path
+
+
+@pytest.fixture
+def card(place: Path) -> Card:
+    return flux_networks.card(place)
+
+
+@pytest.fixture
+def run(place: Path) -> Iterator[Run]:
+    with Run(device="cpu", workers=1) as run:
+        yield run
+
+
+def test_an_image_is_that_of_a_direct_call(card: Card, run: Run, pipe: Any) -> None:
+    asked = job(3)
+    (result,) = Engine(card).fill([asked], run)
+    assert np.array_equal(result.images[0], direct(pipe, asked))
+
+
+def close(one: Any, other: Any) -> bool:
+    """Within one level: sums of a batch are added in another order."""
+    return int(np.abs(one.astype(int) - other.astype(int)).max()) <= 1
+
+
+@pytest.mark.parametrize("count", [2, 4, 5])
+def test_image_k_is_made_from_seed_k_alone_or_in_a_batch(card: Card, run: Run, pipe: Any, count: int) -> None:
+    asked = job(1, seeds=tuple(range(7, 7 + count)))
+    (result,) = Engine(card).fill([asked], run)
+    assert len(result.images) == count
+    for k, image in enumerate(result.images):
+        assert close(image, direct(pipe, asked, k))
+    assert result.facts["batches"] == [min(4, count)] * min(4, count) + [1] * (count - 4)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_windows_and_prompts_of_several_photos_mix_in_a_batch(
+    card: Card, run: Run, pipe: Any, order: tuple[int, ...]
+) -> None:
+    jobs = [job(k, prompt=f"a thing with {k} legs", seeds=(k, 90 + k) if k == 1 else (k,)) for k in order]
+    results = {result.job.name: result for result in Engine(card).fill(jobs, run)}
+    for asked in jobs:
+        for k, image in enumerate(results[asked.name].images):
+            assert close(image, direct(pipe, asked, k))
+        assert results[asked.name].facts["batches"] == [4] * len(asked.seeds)
+
+
+def test_what_cannot_be_batched_is_not(card: Card, run: Run, pipe: Any) -> None:
+    jobs = [
+        job(0), job(1, size=(64, 96)), job(2, parameters={"steps": 2}), job(3, parameters={"guidance": 35.0})
+    ]  # fmt: skip
+    results = list(Engine(card).fill(jobs, run))
+    assert [result.facts["batches"] for result in results] == [[1]] * 4
+    for result in results:
+        assert np.array_equal(result.images[0], direct(pipe, result.job))
+
+
+def test_other_holes_are_sent_as_holes(card: Card, run: Run, pipe: Any) -> None:
+    asked = job(0)
+    blocked = np.zeros_like(asked.mask)
+    blocked[:9, -9:] = 255
+    asked = job(0, parameters={})
+    asked = type(asked)(asked.pixels, asked.mask, blocked, "a cat", (0,), asked.parameters, asked.card, "blocked")
+    (result,) = Engine(card).fill([asked], run)
+    assert np.array_equal(result.images[0], direct(pipe, asked))
+    assert not np.array_equal(result.images[0], direct(pipe, job(0)))
+
+
+class TestPrompts:
+    def test_encoders_are_never_loaded_for_prompts_known_on_disk(
+        self, card: Card, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (first,) = Engine(card).fill([job(0)], run)
+
+        def loaded(self: Any) -> Any:
+            raise AssertionError("the encoders were loaded")
+
+        monkeypatch.setattr(Texts, "_loaded", loaded)
+        (again,) = Engine(card).fill([job(0)], run)
+        assert np.array_equal(first.images[0], again.images[0])
+        with pytest.raises(AssertionError, match="were loaded"):
+            list(Engine(card).fill([job(0, prompt="another")], run))
+
+    def test_other_encoders_make_other_embeddings(self, tmp_path: Path) -> None:
+        folder = flux_networks.copy_to(tmp_path / "own")
+        with flux_networks.home(tmp_path, folder):
+            texts = Texts("tiny", Files(folder), "float32", 512)
+            texts.encode(["a cat"], "cpu", keep=False)
+            assert texts.get("a cat") is not None
+            (folder / "text_encoder" / "config.json").touch()
+            assert Texts("tiny", Files(folder), "float32", 512).get("a cat") is None
+            assert Texts("tiny", Files(folder), "bfloat16", 512).get("a cat") is None
+            assert Texts("tiny", Files(folder), "float32", 128).get("a cat") is None
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_what_comes_from_disk_is_bit_for_bit_what_was_encoded(self, place: Path, dtype: str) -> None:
+        files = Files(flux_networks.saved())
+        made = Texts("tiny", files, dtype, 512).encode(["a cat"], "cpu", keep=False)["a cat"]
+        found = Texts("tiny", files, dtype, 512).get("a cat")
+        assert found is not None
+        for one, other in zip(made, found, strict=True):
+            assert one.dtype == other.dtype == getattr(torch, dtype)
+            assert torch.equal(one, other)
+
+    def test_words_too_many_are_said(self, card: Card, run: Run) -> None:
+        (result,) = Engine(card).fill([job(0, prompt="x" * 600)], run)
+        assert result.notes == ("the prompt's last 90 words (tokens) are too many and were not read",)
+        (result,) = Engine(card).fill([job(0, prompt="x" * 509)], run)
+        assert result.notes == ()
+
+
+class TestCancelling:
+    @pytest.mark.parametrize("speed", ["exact", "fast"])
+    def test_between_steps_leaves_it_clean(self, card: Card, run: Run, speed: str) -> None:
+        engine, asked = Engine(card), job(0, parameters={"speed": speed, "steps": 4})
+        (before,) = engine.fill([asked], run)
+        seen = []
+
+        def progress(name: str, share: float) -> None:
+            seen.append(share)
+            if share == 0.5:
+                stopped.cancel()
+
+        stopped = run.child("stopped", progress=progress)
+        with pytest.raises(Cancelled):
+            list(engine.fill([job(5, parameters={"speed": speed, "steps": 4})], stopped))
+        assert seen == [0.25, 0.5]
+        (after,) = engine.fill([asked], run)
+        assert np.array_equal(before.images[0], after.images[0])
+
+    def test_one_of_a_batch_does_not_drop_the_other(self, card: Card, run: Run, pipe: Any) -> None:
+        queue = BatchQueue(card, Engine(card))
+        stopped, going = run.child("stopped"), run.child("going")
+        stopped._progress = lambda name, share: stopped.cancel()
+        with ThreadPoolExecutor(2) as pool:
+            one = pool.submit(lambda: list(queue.submit([job(1)], stopped)))
+            other = pool.submit(lambda: list(queue.submit([job(2)], going)))
+            with pytest.raises(Cancelled):
+                one.result()
+            assert close(other.result()[0].images[0], direct(pipe, job(2)))
+        queue.close()
+
+    def test_before_it_began_nothing_is_made(self, card: Card, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        run.cancel()
+        with pytest.raises(Cancelled):
+            list(Engine(card).fill([job(0)], run))
+
+
+def test_threads_share_one_pipeline(card: Card, run: Run, pipe: Any) -> None:
+    engine = Engine(card)
+    jobs = [job(k, parameters={"steps": 2 + k % 2}) for k in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda one: next(iter(engine.fill([one], run))), jobs))
+    for asked, result in zip(jobs, made, strict=True):
+        assert np.array_equal(result.images[0], direct(pipe, asked))
+
+
+def test_windows_of_several_photos_meet_in_the_queue(card: Card, run: Run) -> None:
+    started, release = threading.Event(), threading.Event()
+    engine = Engine(card)
+    fill = engine.fill
+
+    def held(jobs: Any, run: Any) -> Any:
+        started.set()
+        release.wait()
+        return fill(jobs, run)
+
+    engine.fill = held  # type: ignore[method-assign]
+    queue = BatchQueue(card, engine)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(lambda: list(queue.submit([job(0)], run.child("a"))))
+        started.wait()
+        rest = [pool.submit(lambda k=k: list(queue.submit([job(k)], run.child(str(k))))) for k in (1, 2)]
+        while queue._waiting.qsize() < 2:
+            time.sleep(0.001)
+        release.set()
+        assert first.result()[0].facts["batches"] == [1]
+        assert [one.result()[0].facts["batches"] for one in rest] == [[2], [2]]
+    queue.close()
+
+
+class TestMemory:
+    def test_offloading_changes_no_bit(self, card: Card, run: Run, pipe: Any) -> None:
+        engine = Engine(card)
+        for seed in (0, 1):
+            (result,) = engine.fill([job(seed, parameters={"memory": "offload"})], run)
+            assert result.facts["memory"] == "offload"
+            assert np.array_equal(result.images[0], direct(pipe, job(seed)))
+
+    def test_quantized_is_eight_bits_as_torchao_does_them(self, card: Card, run: Run, pipe: Any) -> None:
+        from diffusers import FluxFillPipeline, FluxTransformer2DModel, TorchAoConfig
+        from torchao.quantization import Int8Tensor, Int8WeightOnlyConfig
+
+        config = TorchAoConfig(Int8WeightOnlyConfig())
+        transformer = FluxTransformer2DModel.from_pretrained(
+            flux_networks.saved() / "transformer", quantization_config=config, dtype=torch.float32
+        )
+        assert isinstance(transformer.transformer_blocks[0].attn.to_q.weight, Int8Tensor)
+        quantized = FluxFillPipeline(**{**pipe.components, "transformer": transformer})
+        quantized.set_progress_bar_config(disable=True)
+        (result,) = Engine(card).fill([job(0, parameters={"memory": "quantized"})], run)
+        assert result.facts["memory"] == "quantized"
+        assert np.array_equal(result.images[0], direct(quantized, job(0)))
+        difference = np.abs(result.images[0].astype(int) - direct(pipe, job(0)).astype(int))
+        assert difference.max() <= 4
+
+    def test_modes_may_change_between_requests(self, card: Card, run: Run, pipe: Any) -> None:
+        engine = Engine(card)
+        for mode in ("full", "offload", "full"):
+            (result,) = engine.fill([job(0, parameters={"memory": mode})], run)
+            assert result.facts["memory"] == mode
+            assert np.array_equal(result.images[0], direct(pipe, job(0)))
+
+    def test_out_of_memory_steps_down_once_and_says_so(
+        self, card: Card, run: Run, pipe: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        images = Network.images
+
+        def failing(self: Network, *arguments: Any, **rest: Any) -> Any:
+            if self.mode in full:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nand more")
+            return images(self, *arguments, **rest)
+
+        monkeypatch.setattr(Network, "images", failing)
+        full, engine = ["full"], Engine(card)
+        (result,) = engine.fill([job(0, parameters={"memory": "auto"})], run)
+        assert result.notes == ("cpu ran out of memory with memory full; it went on with quantized",)
+        assert result.facts["memory"] == "quantized"
+        (result,) = engine.fill([job(0)], run)
+        assert (result.notes, result.facts["memory"]) == ((), "quantized")
+        with pytest.raises(EngineError, match="memory full ran out of memory before; choose a smaller mode"):
+            list(engine.fill([job(0, parameters={"memory": "full"})], run))
+        full += ["quantized", "offload"]
+        with pytest.raises(EngineError, match="ran out of memory with memory offload at 96x64") as caught:
+            list(engine.fill([job(0)], run))
+        assert "\n" not in str(caught.value)
+
+    def test_a_mode_asked_for_is_never_left(self, card: Card, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def failing(self: Network, *arguments: Any, **rest: Any) -> Any:
+            raise torch.OutOfMemoryError("no")
+
+        monkeypatch.setattr(Network, "images", failing)
+        with pytest.raises(EngineError, match="ran out of memory with memory full"):
+            list(Engine(card).fill([job(0, parameters={"memory": "full"})], run))
+
+    @pytest.mark.parametrize(
+        ("gib", "mode", "tiled", "batches"),
+        [(9.0, "full", False, [2, 2]), (0.023, "full", True, [1, 1]), (0.018, "quantized", True, [1, 1])],
+    )
+    def test_auto_takes_the_largest_that_fits(
+        self, place: Path, run: Run, monkeypatch: pytest.MonkeyPatch, gib: float, mode: str, tiled: bool,
+        batches: list[int],
+    ) -> None:  # fmt: skip
+        need = {**flux_networks.NEED, "denoise": 0.5, "decode": 1.0, "tile": 0.0005}
+        monkeypatch.setattr(devices, "free_memory", lambda device: int((gib - held()) * 2**30))
+        engine = Engine(flux_networks.card(place, memory=need))
+
+        def held() -> float:
+            return need[engine._network.mode] if engine._network else 0.0
+
+        (result,) = engine.fill([job(0, seeds=(0, 1))], run)
+        assert (result.facts["memory"], result.facts["tiled"], result.facts["batches"]) == (mode, tiled, batches)
+        assert bool(result.notes) == (mode != "full")
+
+    def test_where_nothing_fits_the_sizes_are_said(
+        self, place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(devices, "free_memory", lambda device: 2**20)
+        engine = Engine(flux_networks.card(place, memory=flux_networks.NEED))
+        with pytest.raises(EngineError, match=r"takes 0.0 GiB full, 0.0 GiB quantized, 0.0 GiB offload; 0.0 GiB can"):
+            list(engine.fill([job(0)], run))
+
+    def test_tiles_are_those_of_diffusers(self, place: Path, pipe: Any) -> None:
+        network = Network("tiny", Files(flux_networks.saved()), "float32", "cpu", "full")
+        asked = job(0, size=(576, 528))
+        embedding = Texts("tiny", Files(flux_networks.saved()), "float32", 512).encode(["a cat"], "cpu", keep=False)
+        unit = Unit(asked.pixels, asked.mask, *embedding["a cat"], seed=0)
+        tiled, plain = (network.images([unit], 1, 30.0, lambda step: None, tiled=tiled)[0] for tiled in (True, False))
+        assert not np.array_equal(tiled, plain)
+        assert np.array_equal(plain, direct(pipe, asked, num_inference_steps=1))
+
+
+class TestPlan:
+    need = Need(
+        full=22.4, quantized=11.4, offload=1.7, encoders=9.2, denoise=0.46, decode=1.5, tile=0.4, spare=1.0
+    )  # fmt: skip
+
+    @given(st.floats(0, 100), st.integers(16, 96), st.integers(16, 96), st.integers(1, 8))
+    def test_what_is_planned_fits_and_more_would_not(self, room: float, width: int, height: int, batch: int) -> None:
+        size = Size(16 * width, 16 * height)
+        least = self.need.peak("offload", size, 1, True)
+        try:
+            made = plan("flux", self.need, "auto", room, size, batch, MODES)
+        except EngineError:
+            assert room < least
+            return
+        assert made.peak == self.need.peak(made.mode, size, made.batch, made.tiled)
+        assert made.peak <= room
+        for better in MODES[: MODES.index(made.mode)]:
+            assert self.need.peak(better, size, 1, True) > room
+        if made.batch < batch:
+            assert self.need.peak(made.mode, size, made.batch + 1, made.tiled) > room
+
+    @given(st.floats(3.2, 100), st.floats(0, 50))
+    def test_more_room_is_never_used_worse(self, room: float, more: float) -> None:
+        size = Size(1024, 1024)
+        one, other = (plan("flux", self.need, "auto", gib, size, 4, MODES) for gib in (room, room + more))
+        assert MODES.index(other.mode) <= MODES.index(one.mode)
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_a_mode_by_name_is_taken_or_refused(self, mode: Any) -> None:
+        assert plan("flux", self.need, mode, 80.0, Size(512, 512), 2, MODES).mode == mode
+        with pytest.raises(EngineError, match="choose memory auto"):
+            plan("flux", self.need, mode, 0.5, Size(512, 512), 2, MODES)
+
+    def test_where_nothing_is_known_the_first_is_taken(self) -> None:
+        assert plan("flux", None, "auto", 1.0, Size(512, 512), 2, MODES).mode == "full"
+        assert plan("flux", self.need, "auto", None, Size(512, 512), 2, MODES).mode == "full"
+
+
+class TestSpeed:
+    def test_fast_is_the_first_block_cache_of_diffusers(self, place: Path, run: Run) -> None:
+        from diffusers import FirstBlockCacheConfig
+
+        pipe = flux_networks.reference()
+        pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.9))
+        asked = job(0, seeds=(0, 1), parameters={"speed": "fast", "steps": 6})
+        engine = Engine(flux_networks.card(place, first_block_threshold=0.9))
+        (result,) = engine.fill([asked], run)
+        for k in (0, 1):
+            with pipe.transformer.cache_context("fill"):
+                assert np.array_equal(result.images[k], direct(pipe, asked, k))
+        assert result.facts["batches"] == [1, 1]
+        pipe.transformer.disable_cache()
+        exact = direct(pipe, asked)
+        assert not np.array_equal(result.images[0], exact)  # steps were skipped
+        (after,) = engine.fill([job(0, parameters={"steps": 6})], run)
+        assert np.array_equal(after.images[0], exact)
+
+    @pytest.mark.parametrize("speed", ["exact", "fast"])
+    def test_compiled_blocks_give_the_same(
+        self, place: Path, run: Run, monkeypatch: pytest.MonkeyPatch, speed: str
+    ) -> None:
+        asked = job(0, parameters={"speed": speed, "steps": 4})
+        card = flux_networks.card(place, first_block_threshold=0.9)
+        (plain,) = Engine(card).fill([asked], run)
+        calls = []
+
+        def eager(function: Any, **options: Any) -> Any:
+            calls.append(options)
+            return compile_(function, backend="eager", **options)
+
+        compile_ = torch.compile
+        monkeypatch.setattr(torch, "compile", eager)
+        monkeypatch.setattr(_flux_network, "_can_compile", lambda device: True)
+        (result,) = Engine(card).fill([asked], run)
+        assert calls == [{"fullgraph": True, "dynamic": True}] * 4
+        assert result.facts["compiled"]
+        assert np.array_equal(result.images[0], plain.images[0])
+
+    def test_attention_that_fails_when_called_is_not_taken(self) -> None:
+        shape = (1, 64, 2, 16)
+        assert _flux_attention.probe(["native", "_native_cudnn", "flash"], "cpu", torch.float32, shape) == "native"
+        assert _flux_attention.probe(["native", "_native_math"], "cpu", torch.float32, shape) in (
+            "native", "_native_math",
+        )  # fmt: skip
+
+    def test_attention_that_gives_something_else_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        attend = _flux_attention._attend
+        monkeypatch.setattr(
+            _flux_attention, "_attend", lambda name, given: attend("native", given) * (2 if name == "wrong" else 1)
+        )
+        monkeypatch.setattr(_flux_attention, "_seconds", lambda name, given: 0.1 if name == "wrong" else 1.0)
+        assert _flux_attention.probe(["native", "wrong"], "cpu", torch.float32, (1, 64, 2, 16)) == "native"
+
+
+class TestFiles:
+    @pytest.fixture
+    def single(self, tmp_path: Path) -> Path:
+        """The transformer alone, other than the folder's."""
+        from safetensors.torch import load_file, save_file
+
+        state = load_file(flux_networks.saved() / "transformer" / "diffusion_pytorch_model.safetensors")
+        save_file({name: value * 1.01 for name, value in state.items()}, tmp_path / "own.safetensors")
+        return tmp_path / "own.safetensors"
+
+    def test_a_single_file_is_the_transformer(self, place: Path, run: Run, single: Path) -> None:
+        from safetensors.torch import load_file
+
+        pipe = flux_networks.reference()
+        pipe.transformer.load_state_dict(load_file(single))
+        with flux_networks.home(place, single):
+            flux_networks.copy_to(place / "cache" / "weights" / "fill-tiny")
+            (result,) = Engine(flux_networks.card(place)).fill([job(0)], run)
+        assert np.array_equal(result.images[0], direct(pipe, job(0)))
+
+    @pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder", "text_encoder_2"])
+    @pytest.mark.parametrize("damage", ["truncated", "another's", "gone"])
+    def test_files_that_are_wrong_are_said_in_a_sentence(
+        self, tmp_path: Path, run: Run, part: str, damage: str
+    ) -> None:
+        folder = flux_networks.copy_to(tmp_path / "own")
+        (file,) = (folder / part).glob("*.safetensors")
+        if damage == "truncated":
+            file.write_bytes(file.read_bytes()[:-999])
+        elif damage == "gone":
+            file.unlink()
+        else:
+            other = {"vae": "text_encoder"}.get(part, "vae")
+            file.write_bytes(next((flux_networks.saved() / other).glob("*.safetensors")).read_bytes())
+        with flux_networks.home(tmp_path, folder):
+            with pytest.raises(EngineError) as caught:
+                list(Engine(flux_networks.card(tmp_path)).fill([job(0)], run))
+        assert "\n" not in str(caught.value)
+        assert str(folder) in str(caught.value)
+
+
+def test_without_a_gpu_it_says_what_it_would_take(card: Card, place: Path) -> None:
+    with Run(workers=1) as run, pytest.raises(EngineError) as caught:
+        list(Engine(card).fill([job(0)], run))
+    assert "needs a GPU" in str(caught.value)
+    assert "GiB" in str(caught.value)
+    assert "--device cpu" in str(caught.value)
+
+
+def test_a_network_that_gives_no_numbers_is_an_error(card: Card, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(card)
+    list(engine.fill([job(0)], run))
+    assert engine._network is not None
+    weight = engine._network.pipe.vae.decoder.conv_out.weight
+    weight.data.fill_(float("nan"))
+    with pytest.raises(EngineError, match="gave no numbers"):
+        list(engine.fill([job(0)], run))

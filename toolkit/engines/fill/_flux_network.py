@@ -1,0 +1,241 @@
+"""FLUX's pipeline without its text encoders: loaded in one way, on one device, and run for a batch of images."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from toolkit.engines.fill import _flux_attention
+from toolkit.engines.fill._flux_memory import Mode
+from toolkit.engines.pretrained import imported, quiet
+from toolkit.errors import EngineError
+
+Bytes = npt.NDArray[np.uint8]
+
+_TILE = 512
+"""Side, in pixels, of the autoencoder's tiles where it works in tiles."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the parts of a pipeline lie.
+
+    Attributes:
+        folder: in diffusers' layout.
+        single: a file that is the transformer in place of the folder's, in diffusers' or its makers' own layout.
+    """
+
+    folder: Path
+    single: Path | None = None
+
+    def bytes(self, *parts: str) -> int:
+        """Length of the weights of some parts (subfolders)."""
+        if self.single is not None and "transformer" in parts:
+            return self.single.stat().st_size + self.bytes(*(part for part in parts if part != "transformer"))
+        return sum(file.stat().st_size for part in parts for file in (self.folder / part).glob("*.safetensors"))
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """One image to be made.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 sRGB.
+        hole: (h, w) uint8, 255 = to be filled, 0 = known.
+        embeds: what the T5 encoder makes of the prompt, (1, words, channels).
+        pooled: what CLIP's makes of it, (1, channels).
+        seed: of its noise, which is drawn on the processor: the same in any batch and on any device.
+    """
+
+    pixels: Bytes
+    hole: Bytes
+    embeds: Any
+    pooled: Any
+    seed: int
+
+
+class Network:
+    """A pipeline that is held in `mode` on `device`; for one thread at a time.
+
+    Args:
+        name: of the card, for sentences.
+
+    Raises:
+        EngineError: when its files cannot be read or are not this network's.
+        torch.OutOfMemoryError: when it does not fit.
+    """
+
+    def __init__(self, name: str, files: Files, dtype: str, device: str, mode: Mode) -> None:
+        import torch
+
+        diffusers = imported("diffusers")
+
+        self.name, self.device, self.mode = name, device, mode
+        kind = getattr(torch, dtype)
+        with quiet():
+            transformer = _transformer(name, files, kind, device, mode)
+            self.attention = _flux_attention.best(device, kind)
+            if self.attention != "native":
+                transformer.set_attention_backend(self.attention)
+            vae = whole(
+                name, files.folder / "vae", diffusers.AutoencoderKL.from_pretrained, use_safetensors=True, dtype=kind
+            )
+            with worded(name, files.folder):
+                scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(
+                    files.folder, subfolder="scheduler", local_files_only=True
+                )
+        transformer.requires_grad_(False).eval()
+        vae.requires_grad_(False).eval().to(device)
+        vae.enable_slicing()  # one image after the other: it takes more memory than a step does
+        blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+        # Blocks of one kind share what is compiled. Compiled themselves, not called as compiled modules: so the cache
+        # and offloading put their hooks around it. Any size by one compilation, lest a size decide on the bits.
+        self.compiled = mode != "offload" and _can_compile(device)
+        if self.compiled:
+            for block in blocks:
+                block.forward = torch.compile(block.forward, fullgraph=True, dynamic=True)
+        if mode == "offload":
+            transformer.enable_group_offload(
+                onload_device=torch.device(device), offload_device=torch.device("cpu"), offload_type="block_level",
+                num_blocks_per_group=1, use_stream=device.startswith("cuda"), low_cpu_mem_usage=True,
+            )  # fmt: skip
+        self.pipe = diffusers.FluxFillPipeline(
+            scheduler=scheduler, vae=vae, text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None,
+            transformer=transformer,
+        )  # fmt: skip
+        self.pipe.set_progress_bar_config(disable=True)
+        self._threshold = 0.0
+
+    def images(
+        self, units: Sequence[Unit], steps: int, guidance: float, done: Callable[[int], None], *,
+        threshold: float = 0.0, tiled: bool = False,
+    ) -> list[Bytes]:  # fmt: skip
+        """One image a unit, (h, w, 3) uint8; all units are of one size.
+
+        What `done` raises ends it between two steps and leaves nothing behind.
+
+        Args:
+            done: called with the number of steps done, after each.
+            threshold: of the first-block cache; steps that change less than this share are not computed. 0 for none.
+            tiled: the autoencoder works in tiles.
+
+        Raises:
+            EngineError: when it computes no numbers.
+            torch.OutOfMemoryError: when it does not fit.
+        """
+        import torch
+
+        height, width = units[0].hole.shape
+        self._set_threshold(threshold)
+        self._set_tiled(tiled)
+
+        def after(pipe: Any, step: int, time: Any, values: dict[str, Any]) -> dict[str, Any]:
+            done(step + 1)
+            return {}
+
+        transformer = self.pipe.transformer
+        transformer._reset_stateful_cache()
+        try:
+            with transformer.cache_context("fill"):
+                # Lists, one generator an image: with several images of one prompt diffusers would mix the noise.
+                made = self.pipe(
+                    image=[PIL.Image.fromarray(unit.pixels) for unit in units],
+                    mask_image=[PIL.Image.fromarray(unit.hole) for unit in units],
+                    prompt_embeds=torch.cat([unit.embeds for unit in units]).to(self.device),
+                    pooled_prompt_embeds=torch.cat([unit.pooled for unit in units]).to(self.device),
+                    generator=[torch.Generator().manual_seed(unit.seed) for unit in units],
+                    height=height, width=width, num_inference_steps=steps, guidance_scale=guidance,
+                    max_sequence_length=units[0].embeds.shape[1], output_type="np",
+                    callback_on_step_end=after, callback_on_step_end_tensor_inputs=[],
+                ).images  # fmt: skip
+        finally:
+            transformer._reset_stateful_cache()
+            self.pipe.maybe_free_model_hooks()
+        if not np.isfinite(made).all():
+            raise EngineError(f"{self.name}: its network gave no numbers on {self.device}; the picture would be black")
+        return list((made * 255).round().astype(np.uint8))
+
+    def _set_threshold(self, threshold: float) -> None:
+        if threshold == self._threshold:
+            return
+        if self._threshold:
+            self.pipe.transformer.disable_cache()
+        if threshold:
+            self.pipe.transformer.enable_cache(imported("diffusers").FirstBlockCacheConfig(threshold=threshold))
+        self._threshold = threshold
+
+    def _set_tiled(self, tiled: bool) -> None:
+        vae = self.pipe.vae
+        vae.tile_sample_min_size = _TILE
+        vae.tile_latent_min_size = _TILE // self.pipe.vae_scale_factor
+        (vae.enable_tiling if tiled else vae.disable_tiling)()
+
+
+def _transformer(name: str, files: Files, dtype: Any, device: str, mode: Mode) -> Any:
+    import torch
+
+    diffusers = imported("diffusers")
+    options: dict[str, Any] = {"dtype": dtype}
+    if mode == "quantized":
+        quantization = imported("torchao.quantization")
+        options["quantization_config"] = diffusers.TorchAoConfig(quantization.Int8WeightOnlyConfig())
+    place = "cpu" if mode == "offload" else device
+    kind = diffusers.FluxTransformer2DModel
+    if files.single is None:
+        where = files.folder / "transformer"
+        return whole(name, where, kind.from_pretrained, use_safetensors=True, device_map={"": place}, **options)
+    with worded(name, files.single):
+        network = kind.from_single_file(
+            str(files.single), config=str(files.folder), subfolder="transformer", local_files_only=True, **options
+        )
+    _check_whole(name, files.single, [key for key, value in network.named_parameters() if value.is_meta])
+    with worded(name, files.single):
+        return network.to(torch.device(place))
+
+
+def whole(name: str, where: Path, load: Callable[..., Any], **options: Any) -> Any:
+    """What `load` makes of a folder, where all of its parameters are there: libraries would draw others at random.
+
+    Raises:
+        EngineError: when it cannot be read, or is of another network.
+    """
+    with worded(name, where):
+        network, report = load(where, local_files_only=True, output_loading_info=True, **options)
+    _check_whole(name, where, sorted(str(key) for key in report["missing_keys"]))
+    return network
+
+
+def _check_whole(name: str, where: Path, absent: Sequence[str]) -> None:
+    if absent:
+        raise EngineError(
+            f"{name}: the weights in {where} are those of another network: {len(absent)} parameters are not there, "
+            f"{absent[0]} first"
+        )
+
+
+def _can_compile(device: str) -> bool:
+    """Whether compiling is worth its wait: the processor would compile longer than most pictures take."""
+    return device.startswith("cuda") and importlib.util.find_spec("triton") is not None
+
+
+@contextlib.contextmanager
+def worded(name: str, where: Path) -> Iterator[None]:
+    """What libraries raise about files, as one sentence; lack of memory is left as it is."""
+    import torch
+
+    try:
+        yield
+    except (EngineError, torch.OutOfMemoryError):
+        raise
+    except Exception as problem:
+        # Each of them raises what it likes (OSError, ValueError, SafetensorError, KeyError, bare Exception).
+        said = " ".join(str(problem).split()) or type(problem).__name__
+        raise EngineError(f"{name}: cannot load it from {where} ({said[:200]})") from problem

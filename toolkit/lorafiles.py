@@ -1,0 +1,2 @@
+def located(path, **k):
+    return path
