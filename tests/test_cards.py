@@ -59,8 +59,13 @@ def test_shipped_cards_are_whole(path: Path) -> None:
         assert card.pace is not None
     for name, rule in card.parameters.items():
         assert rule.checked(name, rule.default, card.name) == rule.default, "the default is in its own range"
+        for value in rule.at_speed.values():
+            assert rule.checked(name, value, card.name) == value, "so is that of each speed"
+    assert len({weights.file for weights in card.weights}) == len(card.weights)
     for weights in card.weights:
         assert weights.url.startswith("https://")
+        assert weights.revision in weights.url
+        assert weights.source or not weights.sha256
         assert len(weights.sha256) in (0, 64)
     if card.data_leaves_machine or card.price.per_image:
         assert card.concurrency == "network"
@@ -108,7 +113,9 @@ def test_unknown_names_are_suggested(home: Path) -> None:
     assert str(caught.value) == "no fill model 'tela'; did you mean 'telea'?"
     with pytest.raises(UnknownNameError) as caught:
         cards.find("fill", "xyz")
-    assert str(caught.value) == "no fill model 'xyz'; known: patchmatch, telea, wavespeed-flux-fill-dev"
+    assert str(caught.value) == (
+        "no fill model 'xyz'; known: flux-fill-dev, flux-fill-dev-removal, patchmatch, telea, wavespeed-flux-fill-dev"
+    )
     with pytest.raises(ParameterError) as wrong:
         cards.find("segment", "telea")
     assert str(wrong.value) == "'telea' is a fill model, not a segment one"

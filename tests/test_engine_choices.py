@@ -135,6 +135,9 @@ def test_remove_object_sends_what_suits_the_engine_and_says_so(
     figures = steps(done)["fill"].figures
     assert (figures["prompt"], figures["parameters"]) == (prompt, sent)
     assert [(job.prompt, dict(job.parameters)) for job in engine.jobs] == ([] if plan else [(prompt, sent)])
+    advised = [f"{name} {value}" for name, value in (("steps", 50), ("guidance", 31)) if sent[name] == value]
+    said = f"for removing, painter gets {', '.join(['the prompt ' + repr(prompt), *advised])}, as its card advises"
+    assert [note for note in steps(done)["fill"].notes if "removing" in note] == ([] if "prompt" in options else [said])
 
 
 @pytest.mark.parametrize("name", ["replace-object", "add-content"])

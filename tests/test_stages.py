@@ -570,7 +570,8 @@ def test_a_prompt_of_ones_own_is_needed_where_something_is_put(run: Run, engine:
         ):
             recipe(picture, run, mask=mask, model="stand-in", prompt="a ball")
         with pytest.raises(
-            EngineError, match=r"^no free engine that follows a prompt can run here; choose one that does"
+            EngineError,
+            match=r"^no free engine that follows a prompt can run here \(flux-fill-dev: .+\); choose one that does",
         ):
             recipe(picture, run, mask=mask, prompt="a ball")
         assert not engine.jobs

@@ -47,6 +47,7 @@ class Fill(Painting, Stage):
         parameters = self.parameters_for(card, self._removal(card))
         seeds = self.seeds_for(card, run, log)
         prompt = self._prompt(card, log)
+        self._say_advice(card, prompt, parameters, log)
         if len(edit.stacks) != 1:
             raise UsageError(f"the edit holds {len(edit.stacks)} variations: call edit.choose(k) before filling again")
         hold_back(edit, card)
@@ -74,6 +75,7 @@ class Fill(Painting, Stage):
         card = log.card = run.card("fill", self.model, ready=False)
         parameters = self.parameters_for(card, self._removal(card))
         prompt = self._prompt(card, log)
+        self._say_advice(card, prompt, parameters, log)
         self.planned(edit, card, edit.passes, self.enhancer_for(card, self.prompt, run, log, ready=False), log)
         log.figures |= {"prompt": prompt, "parameters": parameters}
         return edit.replace(fills=())
@@ -129,6 +131,19 @@ class Fill(Painting, Stage):
     def _removal(self, card: Card) -> Removal | None:
         """What the card says on removing; None where the user says what is to be there."""
         return None if self.prompt or self.own_prompt else card.removal
+
+    def _say_advice(self, card: Card, prompt: str, parameters: dict[str, Any], log: Log) -> None:
+        """Note what goes to the engine that the user did not say."""
+        removal = self._removal(card)
+        if removal is None:
+            return
+        said = [f"the prompt {prompt!r}"] if removal.prompt and prompt else []
+        for name in ("steps", "guidance"):
+            value = getattr(removal, name)
+            if value is not None and getattr(self, name) is None and parameters.get(name) == value:
+                said.append(f"{name} {value:g}")
+        if said:
+            log.notes.append(f"for removing, {card.name} gets {', '.join(said)}, as its card advises")
 
     def _prompt(self, card: Card, log: Log) -> str:
         if self.own_prompt and card.prompt == "none":
