@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from toolkit.fetching import Progress, Say
+from toolkit import fetching
+from toolkit.fetching import Progress, Say, Want
 from toolkit.liveness import claim
 from toolkit.schema import Model
 
@@ -67,6 +68,31 @@ def record_path(target: Path) -> Path:
 def now() -> str:
     """The time, as records hold it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def proven(want: Want, name: str, progress: Progress, say: Say) -> tuple[str, str]:
+    """Bring a file to its part and read it: its sha256, and the one it should have instead; empty where it is right.
+
+    It is held to the hash that is wanted, else to the server's. A part with another one is not kept.
+
+    Args:
+        name: told to `progress` while it is read.
+
+    Raises:
+        EngineError: when it cannot be had.
+        OutputError: when it cannot be written.
+    """
+    for last in (False, True):
+        part = fetching.fetch(want, progress, say)
+        wanted = want.sha256 or part.stated
+        got = sha256_of(want.part, name, progress)
+        if wanted in ("", got):
+            return got, ""
+        fetching.discard(want.part)
+        if last or not part.resumed:
+            break
+        say(f"{want.name} was put together from pieces that do not belong together; it begins anew")
+    return got, wanted
 
 
 def name_proven(part: Path, target: Path, record: Record) -> None:

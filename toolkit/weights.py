@@ -18,7 +18,7 @@ from toolkit.cards import Card, Weights
 from toolkit.errors import EngineError, InputError, OutputError
 from toolkit.fetching import Progress, Say, Want
 from toolkit.redirects import HUB, Token
-from toolkit.safekeeping import Record, held, name_proven, part_path, record_path, sha256_of, silent
+from toolkit.safekeeping import Record, held, name_proven, part_path, proven, record_path, sha256_of, silent
 from toolkit.settings import KEYS, key_for
 from toolkit.weightfiles import (
     Pulled,
@@ -117,16 +117,9 @@ def _pulled(card: Card, one: Weights, source: Path | None, work: _Work) -> Pulle
     if work.source is not None:
         raise InputError(f"{work.source}: has no {one.file}, which {card.name} needs")
     want = _want(card, one, known, work)
-    for last in (False, True):
-        part = fetching.fetch(want, work.progress, work.say)
-        wanted = known or part.stated
-        got = sha256_of(want.part, one.file, work.progress)
-        if wanted in ("", got):
-            return _installed(card, one, want.part, got, "download")
-        fetching.discard(want.part)
-        if last or not part.resumed:
-            break
-        work.say(f"{card.name}: {one.file} was put together from pieces that do not belong together; it begins anew")
+    got, wanted = proven(want, one.file, work.progress, work.say)
+    if not wanted:
+        return _installed(card, one, want.part, got, "download")
     raise EngineError(f"{card.name}: {unlike(card, one, got, wanted)}; nothing was kept")
 
 
