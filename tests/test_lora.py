@@ -24,6 +24,9 @@ from toolkit.lora import Lora, is_remote, parse, parsed
         ("https://host:8443/x.safetensors:1.5", "https://host:8443/x.safetensors", 1.5),
         ("https://host:8443", "https://host:8443", 1.0),
         (r"C:\loras\x.safetensors", r"C:\loras\x.safetensors", 1.0),
+        (r"C:\loras\x.safetensors:0.8", r"C:\loras\x.safetensors", 0.8),
+        ("C:/loras/x.safetensors:2", "C:/loras/x.safetensors", 2.0),
+        ("owner/name/sub/x.safetensors:0.8", "owner/name/sub/x.safetensors", 0.8),
         ("user/style:latest", "user/style:latest", 1.0),
     ],
 )

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 from toolkit.errors import ParameterError, UnknownNameError
 
+_STEP = r'/(?!\.)[^/\\:*?"<>|\x00-\x1f]+'
+_FILE = rf"(?:(?:{_STEP})+(?<=\.safetensors))?"
+"""Folders and a file in a repository, with names that every disk takes."""
+
 
 @dataclass(frozen=True)
 class Lora:
@@ -52,8 +56,13 @@ def parsed(texts: Iterable[str], named: Mapping[str, Sequence[str]]) -> tuple[Lo
     return tuple(loras)
 
 
-def is_remote(path: str) -> bool:
-    """Whether a path is a web address or the name of a public repository, `owner/name`."""
+def is_remote(path: str, *, files: bool = False) -> bool:
+    """Whether a path is a web address or the name of a public repository, `owner/name`.
+
+    Args:
+        files: the name of a file in a repository, `owner/name/folder/file.safetensors`, counts too.
+    """
     if "://" in path:
         return bool(re.fullmatch(r"https?://[^/\s]+/\S+", path))
-    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path))
+    within = _FILE if files else ""
+    return bool(re.fullmatch(rf"[\w-][\w.-]*/[\w-][\w.-]*{within}", path))

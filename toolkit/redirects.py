@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     import httpx
 
+HUB = "https://huggingface.co"
+"""Where most weights lie, and whom the token for them is for; no other host gets it."""
+
 CONNECT, STALL = 10.0, 30.0
 """Seconds until a connection stands, and of silence until it counts as broken."""
 

@@ -10,41 +10,16 @@ which then stands for that subfolder.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
-
-from pydantic import ValidationError
 
 from toolkit import library, settings
 from toolkit.cards import Card, Weights
 from toolkit.errors import EngineError
 from toolkit.fetching import Progress, spoken
-from toolkit.schema import Model
-
-_PIECE = 1 << 20
-
-
-class Record(Model):
-    """What is known of a file that was pulled.
-
-    Attributes:
-        url: of the card, wherever the bytes came from.
-        published: the hash is the card's; otherwise it is that of the first download.
-        origin: "download" or "file".
-        when: UTC.
-    """
-
-    url: str
-    revision: str
-    sha256: str
-    bytes: int
-    published: bool
-    origin: str
-    when: str
+from toolkit.safekeeping import Record, now, part_path, record_path, sha256_of, silent
 
 
 @dataclass(frozen=True)
@@ -166,7 +141,7 @@ def size(card: Card, *files: str) -> int | None:
 
 def record(card: Card, file: str | None = None) -> Record | None:
     """What was noted when a file was pulled; None for one that was not."""
-    return _read(path(card, file))
+    return Record.of(path(card, file))
 
 
 def kept(card: Card) -> int:
@@ -185,20 +160,12 @@ def verify(card: Card, *, progress: Progress | None = None) -> tuple[Pulled, ...
     return tuple(_verified(card, one, progress or silent) for one in needed(card))
 
 
-def note(card: Card, one: Weights, length: int, sha256: str, origin: str) -> None:
-    """Write down what a file is: whole or not at all, and on the disk when this returns."""
-    target = record_path(path(card, one.file))
-    temporary = target.with_suffix(".tmp")
-    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    said = Record(
+def new_record(one: Weights, length: int, sha256: str, origin: str) -> Record:
+    """What is to be noted of a file."""
+    return Record(
         url=one.url, revision=one.revision, sha256=sha256, bytes=length,
-        published=bool(one.sha256), origin=origin, when=when,
+        published=bool(one.sha256), origin=origin, when=now(),
     )  # fmt: skip
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(said.model_dump_json(indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, target)
 
 
 def _verified(card: Card, one: Weights, progress: Progress) -> Pulled:
@@ -228,7 +195,7 @@ def state(card: Card, one: Weights) -> str:
     if not S_ISREG(about.st_mode):  # loaders pass over a folder, or wait for a pipe
         return "is no file"
     length = about.st_size
-    noted = _read(target)
+    noted = Record.of(target)
     if noted is None:
         return ""
     if length != noted.bytes:
@@ -260,38 +227,6 @@ def unlike(card: Card, one: Weights, got: str, wanted: str) -> str:
     return f"its sha256 is {got}, the server says {wanted}"
 
 
-def sha256_of(target: Path, name: str, progress: Progress) -> str:
-    """The hash of a file, in hexadecimal; `name` is told to `progress`."""
-    digest, done, length = hashlib.sha256(), 0, target.stat().st_size
-    with open(target, "rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-            done += len(piece)
-            progress(f"checking {name}", done, length)
-    return digest.hexdigest()
-
-
 def entry(card: Card, file: str | None) -> Weights:
     """The card's entry for a file, its only one unless named."""
     return card.weights[0] if file is None else next(one for one in card.weights if one.file == file)
-
-
-def part_path(target: Path) -> Path:
-    """Where a file lies while it is fetched."""
-    return target.with_name(f"{target.name}.part")
-
-
-def record_path(target: Path) -> Path:
-    """Where it is noted what a file is."""
-    return target.with_name(f"{target.name}.pulled.json")
-
-
-def _read(target: Path) -> Record | None:
-    try:
-        return Record.model_validate_json(record_path(target).read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
-def silent(name: str, done: int, whole: int | None) -> None:
-    """No progress is shown."""

@@ -5,11 +5,8 @@ Where they lie and how it is told that they are whole: `toolkit.weightfiles`, wh
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,12 +17,11 @@ from toolkit import fetching
 from toolkit.cards import Card, Weights
 from toolkit.errors import EngineError, InputError, OutputError
 from toolkit.fetching import Progress, Say, Want
-from toolkit.liveness import claim
-from toolkit.redirects import Token
+from toolkit.redirects import HUB, Token
+from toolkit.safekeeping import Record, held, name_proven, part_path, proven, record_path, sha256_of, silent
 from toolkit.settings import KEYS, key_for
 from toolkit.weightfiles import (
     Pulled,
-    Record,
     checked_path,
     entry,
     folder,
@@ -35,27 +31,20 @@ from toolkit.weightfiles import (
     misplaced,
     missing,
     needed,
-    note,
-    part_path,
+    new_record,
     path,
     record,
-    record_path,
-    sha256_of,
-    silent,
     single_file,
     size,
     state,
     unlike,
     verify,
-)  # fmt: skip
+)
 
 __all__ = [
     "HUB", "Pulled", "Record", "checked_path", "folder", "kept", "missing", "needed", "path", "pull", "record",
     "single_file", "size", "verify",
 ]  # fmt: skip
-
-HUB = "https://huggingface.co"
-"""Whom the token of gated networks is for; no other host gets it."""
 
 _PIECE = 1 << 20
 
@@ -91,7 +80,7 @@ def pull(
         done = []
         for one in needed(card):
             (place / one.file).parent.mkdir(parents=True, exist_ok=True)
-            with _held(place / one.file, one.file, work.say):
+            with held(place / one.file, one.file, work.say):
                 done.append(_pulled(card, one, found.get(one.file), work))
         return tuple(done)
     except OSError as problem:
@@ -128,16 +117,9 @@ def _pulled(card: Card, one: Weights, source: Path | None, work: _Work) -> Pulle
     if work.source is not None:
         raise InputError(f"{work.source}: has no {one.file}, which {card.name} needs")
     want = _want(card, one, known, work)
-    for last in (False, True):
-        part = fetching.fetch(want, work.progress, work.say)
-        wanted = known or part.stated
-        got = sha256_of(want.part, one.file, work.progress)
-        if wanted in ("", got):
-            return _installed(card, one, want.part, got, "download")
-        fetching.discard(want.part)
-        if last or not part.resumed:
-            break
-        work.say(f"{card.name}: {one.file} was put together from pieces that do not belong together; it begins anew")
+    got, wanted = proven(want, one.file, work.progress, work.say)
+    if not wanted:
+        return _installed(card, one, want.part, got, "download")
     raise EngineError(f"{card.name}: {unlike(card, one, got, wanted)}; nothing was kept")
 
 
@@ -235,14 +217,9 @@ def _copy(file: BinaryIO, copy: Path, name: str, length: int, progress: Progress
 
 
 def _installed(card: Card, one: Weights, part: Path, sha256: str, origin: str) -> Pulled:
-    """Give a proven file its name. Its record is there before it, so that no file of ours is ever without one."""
+    """Give a proven file its name."""
     target = path(card, one.file)
-    with open(part, "r+b") as file:
-        os.fsync(file.fileno())
-    target.unlink(missing_ok=True)  # never an old file beside a new record
-    note(card, one, part.stat().st_size, sha256, origin)
-    os.replace(part, target)
-    _sync_folder(target.parent)
+    name_proven(part, target, new_record(one, part.stat().st_size, sha256, origin))
     return _settled(card, one, sha256, origin, fetched=True)
 
 
@@ -253,33 +230,9 @@ def _settled(card: Card, one: Weights, sha256: str, origin: str, *, fetched: boo
     length = target.stat().st_size
     noted = record(card, one.file)
     if noted is None or (noted.sha256, noted.bytes, noted.published) != (sha256, length, bool(one.sha256)):
-        note(card, one, length, sha256, noted.origin if noted and noted.sha256 == sha256 else origin)
+        origin = noted.origin if noted and noted.sha256 == sha256 else origin
+        new_record(one, length, sha256, origin).write(target)
     return Pulled(one.file, target, length, sha256, bool(one.sha256), fetched)
-
-
-@contextlib.contextmanager
-def _held(target: Path, name: str, say: Say) -> Iterator[None]:
-    """Be the only one, of all threads and processes, to work on a file; wait while another does."""
-    said = False
-    while (lock := claim(target.with_name(f"{target.name}.lock"))) is None:
-        if not said:
-            say(f"{name}: another process is fetching it; waiting for that")
-            said = True
-        time.sleep(0.1)
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def _sync_folder(place: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unsaid(sentence: str) -> None:

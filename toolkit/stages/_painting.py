@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from toolkit import engines, planning, settings
+from toolkit import engines, lorafiles, planning, settings
 from toolkit.cards import Card, Memory, Removal, Speed
 from toolkit.edit import Edit, Window
 from toolkit.engines import Bytes, FillJob
@@ -122,6 +122,7 @@ class Painting(Seeded):
 
         Raises:
             ParameterError: for one the card does not take, or out of its range.
+            InputError: for a LoRA that is nowhere.
         """
         for name in TUNABLE:
             if name not in card.parameters and getattr(self, name):
@@ -139,6 +140,12 @@ class Painting(Seeded):
         }
 
     def _loras(self, card: Card) -> list[dict[str, Any]]:
+        """The LoRAs as a job holds them; one that lies here and is used here with its hash, so that its content counts.
+
+        Raises:
+            ParameterError: for one the card does not take.
+            InputError: for one that is nowhere.
+        """
         rule = card.parameters["lora"]
         loras = parsed(self.lora, settings.load().loras if any(text.startswith("@") for text in self.lora) else {})
         if rule.most is not None and len(loras) > rule.most:
@@ -152,7 +159,12 @@ class Painting(Seeded):
                     f"lora {lora.path!r}: {card.name} fetches LoRAs itself; name a repository (owner/name) "
                     "or an address"
                 )
-        return [{"path": lora.path, "scale": lora.scale} for lora in loras]
+        listed: list[dict[str, Any]] = []
+        for lora in loras:
+            listed.append({"path": lora.path, "scale": lora.scale})
+            if card.concurrency != "network" and (file := lorafiles.local(lora.path)) is not None:
+                listed[-1]["sha256"] = lorafiles.content_hash(file)
+        return listed
 
 
 @dataclass(frozen=True, eq=False)
