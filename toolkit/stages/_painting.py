@@ -221,7 +221,7 @@ def answers(run: Run, card: Card, log: Log, asked: Sequence[Asked], windows: int
         spent[one.window]["price"] += result.price
         log.notes += [f"{card.name}: {note}" for note in result.notes if f"{card.name}: {note}" not in log.notes]
         if result.facts:
-            log.figures.setdefault("service", []).append(
+            log.figures.setdefault("service" if card.concurrency == "network" else "engine", []).append(
                 {"window": one.window, "seeds": result.job.seeds, **result.facts}
             )
     log.price += sum(one["price"] for one in spent)
