@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -64,6 +65,31 @@ def test_an_image_is_that_of_a_direct_call(card: Card, run: Run, pipe: Any) -> N
     asked = job(3)
     (result,) = Engine(card).fill([asked], run)
     assert np.array_equal(result.images[0], direct(pipe, asked))
+
+
+def black_forest_labs_shapes(width: int, words: int, pooled: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in their own layout, for one double and one single block."""
+    linear = {
+        "img_in": (384, width), "txt_in": (words, width), "time_in.in_layer": (256, width),
+        "time_in.out_layer": (width, width), "vector_in.in_layer": (pooled, width),
+        "vector_in.out_layer": (width, width), "guidance_in.in_layer": (256, width),
+        "guidance_in.out_layer": (width, width), "final_layer.adaLN_modulation.1": (width, 2 * width),
+        "final_layer.linear": (width, 64), "single_blocks.0.modulation.lin": (width, 3 * width),
+        "single_blocks.0.linear1": (width, 7 * width), "single_blocks.0.linear2": (5 * width, width),
+    }  # fmt: skip
+    scales = ["single_blocks.0.norm."]
+    for kind in ("img", "txt"):
+        block = f"double_blocks.0.{kind}"
+        linear |= {
+            f"{block}_mod.lin": (width, 6 * width), f"{block}_attn.qkv": (width, 3 * width),
+            f"{block}_attn.proj": (width, width), f"{block}_mlp.0": (width, 4 * width),
+            f"{block}_mlp.2": (4 * width, width),
+        }  # fmt: skip
+        scales.append(f"{block}_attn.norm.")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (inputs, outputs) in linear.items():
+        shapes |= {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+    return shapes | {f"{name}{which}_norm.scale": (128,) for name in scales for which in ("query", "key")}
 
 
 def close(one: Any, other: Any) -> bool:
@@ -441,6 +467,42 @@ class TestFiles:
             flux_networks.copy_to(place / "cache" / "weights" / "fill-tiny")
             (result,) = Engine(flux_networks.card(place)).fill([job(0)], run)
         assert np.array_equal(result.images[0], direct(pipe, job(0)))
+
+    @pytest.mark.heavy
+    def test_black_forest_labs_own_layout_is_read(self, tmp_path: Path) -> None:
+        """Every tensor of a file with their names finds its place; one of each kind of block at the real width."""
+        from safetensors.torch import save_file
+
+        folder = flux_networks.copy_to(tmp_path / "own")
+        config = folder / "transformer" / "config.json"
+        wide = {
+            "num_layers": 1, "num_single_layers": 1, "num_attention_heads": 24, "attention_head_dim": 128,
+            "axes_dims_rope": [16, 56, 56],
+        }  # fmt: skip
+        config.write_text(json.dumps(json.loads(config.read_text()) | wide))
+        shapes = black_forest_labs_shapes(3072, words=64, pooled=32)
+        state = {
+            name: torch.full(shape, number + 1.0, dtype=torch.bfloat16)
+            for number, (name, shape) in enumerate(shapes.items())
+        }
+        save_file(state, tmp_path / "flux1-fill-dev.safetensors")
+        network = _flux_network._transformer(
+            "tiny", Files(folder, tmp_path / "flux1-fill-dev.safetensors"), torch.bfloat16, "cpu", "full"
+        )
+        number = {name: k + 1.0 for k, name in enumerate(shapes)}
+        places = {
+            "x_embedder.weight": "img_in.weight", "context_embedder.bias": "txt_in.bias",
+            "transformer_blocks.0.attn.to_k.weight": "double_blocks.0.img_attn.qkv.weight",
+            "transformer_blocks.0.attn.add_v_proj.bias": "double_blocks.0.txt_attn.qkv.bias",
+            "transformer_blocks.0.ff.net.2.weight": "double_blocks.0.img_mlp.2.weight",
+            "single_transformer_blocks.0.attn.to_q.weight": "single_blocks.0.linear1.weight",
+            "single_transformer_blocks.0.proj_out.weight": "single_blocks.0.linear2.weight",
+            "norm_out.linear.weight": "final_layer.adaLN_modulation.1.weight",
+        }  # fmt: skip
+        found = dict(network.named_parameters())
+        assert not any(parameter.is_meta for parameter in found.values())
+        for ours, theirs in places.items():
+            assert found[ours].unique().tolist() == [number[theirs]]
 
     @pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder", "text_encoder_2"])
     @pytest.mark.parametrize("damage", ["truncated", "another's", "gone"])

@@ -191,7 +191,13 @@ def _transformer(name: str, files: Files, dtype: Any, device: str, mode: Mode) -
     kind = diffusers.FluxTransformer2DModel
     if files.single is None:
         where = files.folder / "transformer"
-        return whole(name, where, kind.from_pretrained, use_safetensors=True, device_map={"": place}, **options)
+        if place != "cpu":  # straight there; with the processor named, torchao would leave all as it is
+            options["device_map"] = {"": place}
+        network = whole(name, where, kind.from_pretrained, use_safetensors=True, **options)
+        if mode == "quantized":
+            weight = network.transformer_blocks[0].attn.to_q.weight
+            assert isinstance(weight, quantization.Int8Tensor), type(weight)
+        return network
     with worded(name, files.single):
         network = kind.from_single_file(
             str(files.single), config=str(files.folder), subfolder="transformer", local_files_only=True, **options
