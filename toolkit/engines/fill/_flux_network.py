@@ -191,7 +191,9 @@ def _transformer(name: str, files: Files, dtype: Any, device: str, mode: Mode) -
     kind = diffusers.FluxTransformer2DModel
     if files.single is None:
         where = files.folder / "transformer"
-        return whole(name, where, kind.from_pretrained, use_safetensors=True, device_map={"": place}, **options)
+        if place != "cpu":  # straight there; a map that names the processor would keep diffusers from quantizing
+            options["device_map"] = {"": place}
+        return whole(name, where, kind.from_pretrained, use_safetensors=True, **options)
     with worded(name, files.single):
         network = kind.from_single_file(
             str(files.single), config=str(files.folder), subfolder="transformer", local_files_only=True, **options
