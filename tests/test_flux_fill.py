@@ -272,8 +272,12 @@ class TestMemory:
         assert isinstance(transformer.transformer_blocks[0].attn.to_q.weight, Int8Tensor)
         quantized = FluxFillPipeline(**{**pipe.components, "transformer": transformer})
         quantized.set_progress_bar_config(disable=True)
-        (result,) = Engine(card).fill([job(0, parameters={"memory": "quantized"})], run)
+        engine = Engine(card)
+        (result,) = engine.fill([job(0, parameters={"memory": "quantized"})], run)
         assert result.facts["memory"] == "quantized"
+        assert engine._network is not None
+        linear = [one for one in engine._network.pipe.transformer.modules() if isinstance(one, torch.nn.Linear)]
+        assert all(isinstance(one.weight, Int8Tensor) for one in linear)
         assert np.array_equal(result.images[0], direct(quantized, job(0)))
         difference = np.abs(result.images[0].astype(int) - direct(pipe, job(0)).astype(int))
         assert difference.max() <= 4
