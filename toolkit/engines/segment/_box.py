@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.engines.segment._cues import Floats, View, proposals, second_look, sigmoid, tidy
+from toolkit.engines.segment._cues import Floats, View, cues_of, second_look, sigmoid, tidy
 from toolkit.engines.segment.edge import Binary, Pixels, enlarged
 from toolkit.geometry import Box, Size
 
@@ -41,6 +41,7 @@ FIRST_WEIGHTS = {
     "colour": 0.22,
     "grain": 0.04,
     "local": 0.62,
+    "beside": 0.0,
     "texture": 0.37,
     "barrier": 0.47,
     "grabcut": 1.2,
@@ -57,6 +58,7 @@ FINAL_WEIGHTS = {
     "colour": 0.22,
     "grain": -0.0,
     "local": 0.59,
+    "beside": 0.0,
     "texture": 0.45,
     "barrier": 0.45,
     "grabcut": 1.07,
@@ -146,7 +148,7 @@ def _selected(view: View) -> tuple[Binary, float, str]:
     if np.ptp(view.small[inside].reshape(-1, 3), axis=0).max() == 0:
         coarse[inside] = True
         return coarse & ~view.unwanted, 0.1, WHOLE
-    best = max((answer(view, cues) for cues in proposals(view)), key=lambda one: one.expected)
+    best = answer(view, cues_of(view))
     confidence = round(max(0.1, 2 * best.expected - 1), 4)
     if confidence >= 0.5:
         return best.mask, confidence, ""
