@@ -27,7 +27,7 @@ HINT = 0.3  # share of a histogram that the clicks make up
 WEIGHTS = np.array([0.8, 1.3, 1.3], np.float32)  # of Lab where colours are compared
 WIDTHS = 0.04, 0.07, 0.12, 0.2, 0.3  # of bars, in shorter sides of the box
 PARTS = 12  # of a bar along its length
-DISTINCT, WIDER = 0.47, 3.0  # contrast that makes a bar of it, and more for a wider one
+DISTINCT, WIDER = 0.6, 3.0  # contrast that makes a bar of it, and more for a wider one
 ROUNDS = 6  # of learning colour and texture models from each other
 LEAST, MOST = 0.04, 0.98  # shares of the box; a mask beyond them has told nothing apart
 
