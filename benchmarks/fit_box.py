@@ -3,7 +3,7 @@
     INPAINT_DATA=... PYTHONPATH=. python benchmarks/fit_box.py
 
 Prints the IoU on scenes held out (fitted on one half of the photos and objects, measured on the other), then the
-weights fitted on all, for `toolkit/engines/segment/_box.py`. About 300 CPU seconds. `benchmarks.box_scenes` says of
+weights fitted on all, for `toolkit/engines/segment/_box.py`. About 450 CPU seconds. `benchmarks.box_scenes` says of
 what the scenes are made; the photos that the selection is judged by are not among them.
 """
 
