@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -191,6 +192,17 @@ CROWDED = (
     "touching", "assembled", "hollow", "limbed", "piece", "cluttered", "pale", "assembled", "dark", "limbed",
 )  # fmt: skip
 
+LAID = "slender", "row", "slender", "hollow", "slender", "row"
+# What is long and thin, as widths from one end to the other, in parts of its greatest.
+PROFILES = {
+    "pen": ((0, 0.2), (0.07, 1), (1, 0.9)),
+    "knife": ((0, 0.1), (0.12, 0.8), (0.55, 1), (0.56, 0.6), (0.7, 0.75), (1, 0.85)),
+    "spoon": ((0, 0.3), (0.04, 0.75), (0.11, 1), (0.19, 0.8), (0.25, 0.3), (0.5, 0.25), (1, 0.5)),
+    "fork": ((0, 0.9), (0.2, 1), (0.27, 0.35), (0.5, 0.25), (1, 0.5)),
+    "bat": ((0, 0.9), (0.02, 1), (0.3, 0.95), (0.65, 0.4), (0.97, 0.35), (1, 0.5)),
+    "bottle": ((0, 0.36), (0.06, 0.36), (0.07, 0.3), (0.25, 0.34), (0.4, 1), (0.98, 1), (1, 0.9)),
+}
+
 
 def bounds(mask: Binary) -> Box:
     """The box around what is set."""
@@ -278,6 +290,36 @@ def _drawn(random: Random, hollow: bool) -> Floats:
         for x in np.linspace(240 - head / 2, 240 + head / 2, 4):
             cv2.line(alpha, (round(x), 10), (round(x), 80), 255, max(2, head // 9))
     return alpha.astype(np.float32) / 255
+
+
+def _slender(held: Stock, own: Stock, random: Random, kind: str = "") -> Thing:
+    """A long thing upright: one of `PROFILES`, a little bent, of two or three materials, shaded like a cylinder."""
+    length, kind = 460, kind or str(random.choice(sorted(PROFILES)))
+    wide = {"bottle": random.uniform(90, 170), "pen": random.uniform(12, 34)}.get(kind, random.uniform(24, 64))
+    along = np.linspace(0, 1, length)
+    half = np.interp(along, *np.array(PROFILES[kind]).T) * wide / 2
+    bend = 0 if kind in ("bottle", "pen") else random.normal(0, 10)
+    across = np.arange(200)[None] - 100 - bend * np.sin(np.pi * along)[:, None]
+    place = (across / np.maximum(half, 1)[:, None]).astype(np.float32)
+    alpha = (np.abs(place) <= 1).astype(np.float32)
+    if kind == "fork":
+        gaps = np.abs(np.mod(1.75 * place + 0.5, 1) - 0.5) < 0.17
+        alpha[:80] *= ~gaps[:80]
+    colours = np.zeros((length, 200, 3), np.float32)
+    ends = [0, *sorted(random.uniform(0.15, 0.9, int(random.integers(0, 3)))), 1]
+    for start, end in pairwise(ends):
+        rows = slice(round(start * length), round(end * length))
+        if random.random() < 0.25:
+            _, piece = _ground(own if random.random() < 0.5 else held, random, length)
+            colours[rows] = piece[rows, :200]
+        else:
+            colours[rows] = random.uniform(20, 235) + random.normal(0, random.choice((4, 35)), 3)
+    light = np.cos(random.uniform(1, 3) * place + random.uniform(-1, 1)) * random.uniform(5, 45)
+    shine = np.exp(-(((place - random.uniform(-0.7, 0.7)) / 0.15) ** 2)) * max(0, random.normal(0, 50))
+    uneven = 12 * cv2.GaussianBlur(random.standard_normal(alpha.shape).astype(np.float32), (0, 0), 12) * 12
+    colours += (light + shine + uneven)[..., None].astype(np.float32)
+    part = bounds(alpha > 0.5).slices
+    return Thing("drawn", colours[part], cv2.GaussianBlur(alpha, (0, 0), 0.8)[part])
 
 
 def _blob(random: Random) -> Floats:
@@ -386,10 +428,14 @@ def _placed(canvas: Floats, thing: Thing, corner: tuple[int, int]) -> Floats:
 def _scene(held: Stock, kind: str, random: Random) -> Scene | None:
     """A scene of one kind; None where too little of the object is seen."""
     longer = float(np.exp(random.uniform(np.log(75), np.log(430))))
-    side = int(max(1.25, random.uniform(1.3, 2.5)) * longer)
+    side = int(random.uniform(2.0, 3.0) * longer if kind == "row" else random.uniform(1.3, 2.5) * longer)
     ground_name, canvas = _ground(held, random, side)
     if kind in ("thin", "hollow") and random.random() < 0.85:
         thing = _filled(_drawn(random, kind == "hollow"), held, random, random.random() < 0.6)
+    elif kind == "slender" and random.random() < 0.8:
+        thing = _slender(held, Stock({ground_name: held.grounds[ground_name]}, {}), random)
+    elif kind == "row" and random.random() < 0.5:
+        thing = _slender(held, held, random, "bottle")
     elif kind == "piece":
         thing = _filled(_blob(random), held, random, False)
     elif kind in ("camouflaged", "assembled", "limbed", "cluttered"):
@@ -408,7 +454,7 @@ def _scene(held: Stock, kind: str, random: Random) -> Scene | None:
             thing = _assembled(alpha, held, own, random)
     else:
         thing = held.things[_pick(random, held.things)]
-    thing = _shaped(thing, random, longer, kind == "thin")
+    thing = _shaped(thing, random, longer, kind in ("thin", "slender"))
     near = {"camouflaged": 0.7, "pale": 0.9}.get(kind, random.uniform(0, 0.4))
     if kind == "pale":  # pale on pale
         canvas = 232 + (canvas - canvas.mean((0, 1))) * random.uniform(0.05, 0.3) + random.normal(0, 6, 3)
@@ -424,7 +470,20 @@ def _scene(held: Stock, kind: str, random: Random) -> Scene | None:
             top + reach[1] * (height + other.alpha.shape[0]) / 2 + (height - other.alpha.shape[0]) / 2
         )
 
-    if kind in ("alike", "touching"):  # behind or beside
+    in_front: list[tuple[Thing, tuple[int, int]]] = []
+    if kind == "row":  # on either side, some in front
+        left, top = (int((side - n) * random.uniform(0.3, 0.7)) for n in (width, height))
+        step, sink = random.uniform(0.75, 1.15) * width, random.normal(0, 0.05) * height
+        for place in random.permutation([-3, -2, -1, 1, 2, 3]):
+            turned = slice(None, None, random.choice((1, -1)))
+            other = Thing(thing.name, thing.colours[:, turned], thing.alpha[:, turned])
+            other = _lit(other, canvas, random, random.uniform(-0.05, 0.1))
+            corner = int(left + place * step + random.normal(0, 0.04) * width), int(top + place * sink)
+            if random.random() < 0.3:
+                in_front.append((other, corner))
+            elif random.random() < 0.9:
+                _placed(canvas, other, corner)
+    elif kind in ("alike", "touching"):  # behind or beside
         for _ in range(int(random.integers(1, 4))):
             same = kind == "alike"
             if same:
@@ -443,6 +502,8 @@ def _scene(held: Stock, kind: str, random: Random) -> Scene | None:
         _placed(canvas, dark, (left + int(random.normal(0, 0.05) * longer), top + int(0.05 * longer)))
     alpha = _placed(canvas, thing, (left, top))
     whole = float(alpha.sum())
+    for other, corner in in_front:
+        alpha = alpha * (1 - _placed(canvas, other, corner))
     if kind == "covered" or random.random() < (0.8 if kind == "cluttered" else 0.1):
         front = _shaped(held.things[_pick(random, held.things)], random, longer * random.uniform(0.3, 0.9))
         alpha = alpha * (1 - _placed(canvas, front, beside(front)))

@@ -3,7 +3,7 @@
     INPAINT_DATA=... PYTHONPATH=. python benchmarks/fit_box.py
 
 Prints the IoU on scenes held out (fitted on one half of the photos and objects, measured on the other), then the
-weights fitted on all, for `toolkit/engines/segment/_box.py`. About 300 CPU seconds. `benchmarks.box_scenes` says of
+weights fitted on all, for `toolkit/engines/segment/_box.py`. About 450 CPU seconds. `benchmarks.box_scenes` says of
 what the scenes are made; the photos that the selection is judged by are not among them.
 """
 
@@ -18,14 +18,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.box_scenes import CROWDED, KINDS, TRACED, Scene, Stock, composed, standing, stock
+from benchmarks.box_scenes import CROWDED, KINDS, LAID, TRACED, Scene, Stock, composed, standing, stock
 from benchmarks.measure import one_thread, say
 from toolkit.engines.segment._box import answer, context_for, view_of, weighed
-from toolkit.engines.segment._cues import Floats, View, proposals, second_look
+from toolkit.engines.segment._cues import Floats, View, cues_of, second_look
 from toolkit.engines.segment.edge import Binary
 from toolkit.geometry import Box
 
-SCENES = ((KINDS, 96), (CROWDED, 160))  # made of each half
+SCENES = ((KINDS, 96), (CROWDED, 160), (LAID, 96))  # made of each half
 PIXELS = 1500  # of each object, so that all count the same
 RIDGE = 1.0  # on the weights, against the log likelihood of all objects
 
@@ -34,21 +34,12 @@ Weights = dict[str, float]
 
 @dataclass(frozen=True)
 class Case:
-    """A scene on its reduced copy: the view, the truth in the box, and the cues of each proposal."""
+    """A scene on its reduced copy: the view, the truth in the box, and the cues."""
 
     name: str
     view: View
     truth: Binary
-    proposed: list[dict[str, Floats]]
-
-    @property
-    def apt(self) -> dict[str, Floats]:
-        """The cues of the proposal whose shape alone is nearest to the truth: the one to learn from."""
-        if len(self.proposed) == 1:
-            return self.proposed[0]
-        bar = self.proposed[1]["shape"] > 0
-        oval = self.proposed[0]["radius"] < 0.6
-        return self.proposed[int(overlap(bar, self.truth) > overlap(oval, self.truth))]
+    cues: dict[str, Floats]
 
 
 def overlap(first: Binary, second: Binary) -> float:
@@ -76,14 +67,14 @@ def case(scene: Scene) -> Case:
     view = view_of(np.ascontiguousarray(scene.photo[window.slices]), scene.box.within(window))
     size = view.small.shape[1], view.small.shape[0]
     truth = cv2.resize(scene.truth[window.slices].astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
-    return Case(scene.name, view, truth[view.reach.slices], proposals(view))
+    return Case(scene.name, view, truth[view.reach.slices], cues_of(view))
 
 
 def fitted(cases: list[Case]) -> tuple[Weights, Weights]:
     """The first weights, and with the cues that need what they find likely, the final ones."""
-    seen = [(one.apt, one.truth) for one in cases]
+    seen = [(one.cues, one.truth) for one in cases]
     first = _regressed(seen)
-    more = (second_look(one.view, weighed(one.apt, first)) for one in cases)
+    more = (second_look(one.view, weighed(one.cues, first)) for one in cases)
     return first, _regressed([({**cues, **second}, truth) for (cues, truth), second in zip(seen, more, strict=True)])
 
 
@@ -109,12 +100,8 @@ def _regressed(seen: list[tuple[dict[str, Floats], Binary]]) -> Weights:
 
 def measured(cases: list[Case], first: Weights, final: Weights) -> list[float]:
     """The IoU of each case."""
-    found = []
-    for one in cases:
-        answers = [answer(one.view, cues, first, final) for cues in one.proposed]
-        best = max(answers, key=lambda result: result.expected)
-        found.append(overlap(best.mask[one.view.reach.slices], one.truth))
-    return found
+    found = (answer(one.view, one.cues, first, final).mask[one.view.reach.slices] for one in cases)
+    return [overlap(mask, one.truth) for mask, one in zip(found, cases, strict=True)]
 
 
 def fit() -> None:

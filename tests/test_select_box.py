@@ -56,6 +56,18 @@ def test_a_bar_along_a_diagonal_is_not_taken_for_its_ground(width: int, rising: 
     assert overlap(select_box(pixels, Box(left, top, left + across, top + down)).mask, truth) > 0.7
 
 
+@settings(max_examples=12, deadline=None)
+@given(width=st.integers(4, 10), rising=st.booleans(), down=st.integers(40, 110), split=st.integers(90, 150))
+def test_a_thin_thing_is_told_from_ground_of_two_colours(width: int, rising: bool, down: int, split: int) -> None:
+    bar = np.zeros((200, 240), np.uint8)
+    cv2.line(bar, (50, 45), (190, 45 + down), 1, width)
+    truth = (bar[:, ::-1] if rising else bar) > 0
+    pixels = painted(truth, (190, 190, 200), (60, 90, 140))
+    pixels[:, split:] = painted(truth, (190, 190, 200), (140, 80, 60))[:, split:]
+    left, top, across, down = cv2.boundingRect(truth.astype(np.uint8))
+    assert overlap(select_box(pixels, Box(left, top, left + across, top + down)).mask, truth) > 0.7
+
+
 def test_confidence_falls_with_contrast() -> None:
     truth = oval()
     strong, weak = (select_box(painted(truth, (110 + c, 110, 110 - c), (110,) * 3), BOX) for c in (60, 3))

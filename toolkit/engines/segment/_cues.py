@@ -8,7 +8,7 @@ distances (Bai, Sapiro: A Geodesic Framework, 2007) and GrabCut (Rother et al., 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -24,8 +24,10 @@ COLOURS, TEXTURES = 48, 32  # clusters
 SAMPLES = 5000  # pixels the clusters are learnt from
 FLOOR = 0.004  # share below which a histogram's bin says nothing
 HINT = 0.3  # share of a histogram that the clicks make up
-FILLED = "filled"
-MARGIN = 0.03  # nats a pixel of the box by which another shape has to explain it better than a filled one
+WEIGHTS = np.array([0.8, 1.3, 1.3], np.float32)  # of Lab where colours are compared
+WIDTHS = 0.04, 0.07, 0.12, 0.2, 0.3  # of bars, in shorter sides of the box
+PARTS = 12  # of a bar along its length
+DISTINCT, WIDER = 0.6, 3.0  # contrast that makes a bar of it, and more for a wider one
 ROUNDS = 6  # of learning colour and texture models from each other
 LEAST, MOST = 0.04, 0.98  # shares of the box; a mask beyond them has told nothing apart
 
@@ -67,44 +69,126 @@ class View:
         return ground
 
 
-def proposals(view: View) -> list[dict[str, Floats]]:
-    """What speaks for the object at each pixel of the box, (height, width) float32 each cue, for each likely shape.
+def cues_of(view: View) -> dict[str, Floats]:
+    """What speaks for the object at each pixel of the box, (height, width) float32 each cue.
 
-    The first supposes a filled object, a second a bar along a diagonal where that explains the colours better.
+    A filled object is supposed, or a bar from corner to corner where one differs from what lies on either side of it.
     """
     across, down = _place(view.reach)
     squares = across**2 + down**2
+    lab = _lab(view.small)
+    strips = _barred(lab * WEIGHTS, view.reach)
     barrier = np.log1p(_minimum_barrier(view) / 20)
-    found = []
-    for name, odds, looks in _shaped_looks(view):
-        oval = np.float32(name == FILLED)
-        found.append(
-            {
-                "one": np.ones_like(squares),
-                "radius": oval * squares,
-                "corner": oval * across**2 * down**2,
-                "rim": oval * (across**4 + down**4),
-                "low": oval * down,
-                "upright": oval * (down**2 - across**2),
-                "shape": (1 - oval) * odds,
-                "odd": np.full_like(squares, 1 - oval),
-                **looks,
-                "barrier": barrier,
-                "grabcut": _grabcut_vote(view, odds > (-np.inf if oval else 0)),
-            }
+    nothing = np.zeros_like(squares)
+    if strips:
+        shape = strips.bar.odds(view.reach)
+        place = {"radius": nothing, "corner": nothing, "rim": nothing, "low": nothing, "upright": nothing}
+        bar = {"shape": shape, "odd": nothing + 1, "beside": strips.odds(lab * WEIGHTS, view.reach)}
+        core, start = sigmoid(shape), shape > 0
+    else:
+        shape = np.clip(1.28 - 2.08 * squares + 0.4 * across**2 * down**2, -3, 2)
+        place = {
+            "radius": squares,
+            "corner": across**2 * down**2,
+            "rim": across**4 + down**4,
+            "low": down,
+            "upright": down**2 - across**2,
+        }
+        bar = {"shape": nothing, "odd": nothing, "beside": nothing}
+        core, start = np.exp(-2.2 * squares), nothing == 0
+    looks = _looks(view, lab, shape, core)
+    votes = {"barrier": barrier, "grabcut": _grabcut_vote(view, start)}
+    return {"one": nothing + 1, **place, **bar, **looks, **votes}
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """A bar of which a box is the bounds: its middle, angle, length and width; it falls to the right or rises."""
+
+    x: float
+    y: float
+    angle: float
+    lean: int
+    length: float
+    width: float
+
+    @classmethod
+    def filling(cls, box: Box, share: float, lean: int) -> _Bar:
+        """The bar whose width is a `share` of the box's shorter side."""
+        width = max(3.0, share * min(box.width, box.height))
+        turned = np.linspace(0, np.pi / 2, 91)
+        sines, cosines = np.sin(turned), np.cos(turned)
+        # l cos + w sin is the box's width, l sin + w cos its height: without l, a sum that must be 0
+        angle = float(np.interp(0, box.width * sines - box.height * cosines + width * np.cos(2 * turned), turned))
+        length = math.hypot(box.width, box.height) - width
+        return cls((box.left + box.right) / 2, (box.top + box.bottom) / 2, angle, lean, length, width)
+
+    def place(self, box: Box) -> tuple[Floats, Floats]:
+        """Each pixel of `box` along the bar, from its middle, and across it, in pixels."""
+        x = np.arange(box.left, box.right, dtype=np.float32)[None] + np.float32(0.5 - self.x)
+        y = self.lean * (np.arange(box.top, box.bottom, dtype=np.float32)[:, None] + np.float32(0.5 - self.y))
+        sine, cosine = np.float32(math.sin(self.angle)), np.float32(math.cos(self.angle))
+        return x * cosine + y * sine, x * sine - y * cosine
+
+    def odds(self, box: Box) -> Floats:
+        """Log odds of the object at each pixel of the box."""
+        away = self.place(box)[1] / (self.width / 2 + 1)
+        return np.asarray(np.clip(1.5 - 1.5 * away**2, -3, 2), np.float32)
+
+
+@dataclass(frozen=True)
+class _Strips:
+    """Mean colours (PARTS, 3) of a bar's parts and of the ground on either side, and how well they differ."""
+
+    bar: _Bar
+    means: tuple[Floats, Floats, Floats]
+    contrast: float
+
+    @classmethod
+    def seen(cls, lab: Floats, bar: _Bar) -> _Strips:
+        frame = Box.of_size((lab.shape[1], lab.shape[0]))
+        along, across = bar.place(frame)
+        near = np.flatnonzero(np.abs(across) < 1.1 * bar.width + 1)
+        part = np.floor((along.ravel()[near] / bar.length + 0.5) * PARTS).astype(np.intp)
+        inside = (part >= 0) & (part < PARTS)
+        near, part = near[inside], part[inside]
+        away = across.ravel()[near] / bar.width
+        strip = np.where(np.abs(away) < 0.4, 1, np.where(away < -0.6, 0, np.where(away > 0.6, 2, 3)))
+        cell, colours = 4 * part + strip, lab.reshape(-1, 3)[near]
+        count = np.bincount(cell, minlength=4 * PARTS)
+        sums = [np.bincount(cell, values, 4 * PARTS) for values in (*colours.T, (colours**2).sum(1))]
+        means = (np.stack(sums, 1) / np.maximum(count, 1)[:, None]).reshape(PARTS, 4, 4)
+        count = count.reshape(PARTS, 4)
+        spread = np.maximum(0, means[:, 1, 3] - (means[:, 1, :3] ** 2).sum(-1))
+        apart = np.linalg.norm(means[:, [0, 2], :3] - means[:, [1], :3], axis=-1)
+        apart[count[:, [0, 2]] == 0] = np.inf
+        least = np.where(np.isfinite(apart).any(1) & (count[:, 1] > 0), apart.min(1), 0)
+        ratio = np.minimum(least / (np.sqrt(spread) + 4), 2)
+        for side, other in ((0, 2), (2, 0)):
+            gone = count[:, side] == 0
+            means[gone, side] = means[gone, other]
+        own, left, right = (np.asarray(means[:, strip, :3], np.float32) for strip in (1, 0, 2))
+        return cls(bar, (own, left, right), float(ratio.mean()))
+
+    def odds(self, lab: Floats, box: Box) -> Floats:
+        """How much nearer each pixel of the box is to the bar's colour beside it than to the ground's."""
+        along, _ = self.bar.place(box)
+        place = np.clip((along / self.bar.length + 0.5) * PARTS - 0.5, 0, PARTS - 1)
+        first = np.minimum(place.astype(np.intp), PARTS - 2)
+        share = (place - first)[..., None]
+        colours = lab[box.slices]
+        own, left, right = (
+            np.linalg.norm(colours - (means[first] * (1 - share) + means[first + 1] * share), axis=-1)
+            for means in self.means
         )
-    return found
+        return np.asarray(np.log((np.minimum(left, right) + 4) / (own + 4)), np.float32)
 
 
-def _shapes(across: Floats, down: Floats) -> dict[str, Floats]:
-    """Log odds of the object at each place of the box, were it filled, or a bar along a diagonal."""
-    squares = across**2 + down**2
-    shapes = {FILLED: 0.8 * (1.6 - 2.6 * squares + 0.5 * across**2 * down**2)}
-    for name, lean in (("falling", 1), ("rising", -1)):
-        away = np.abs(across - lean * down) / 2
-        for width in (0.1, 0.28):
-            shapes[f"{name} {width}"] = 1.5 - 1.5 * (away / width) ** 2
-    return {name: np.clip(odds, -3, 2).astype(np.float32) for name, odds in shapes.items()}
+def _barred(lab: Floats, box: Box) -> _Strips | None:
+    """The bar that differs most from what lies on either side of it all along, if it does so well enough."""
+    bars = [_Bar.filling(box, share, lean) for share in WIDTHS for lean in (1, -1)]
+    best = max((_Strips.seen(lab, bar) for bar in bars), key=lambda one: one.contrast)
+    return best if best.contrast > DISTINCT + WIDER * best.bar.width / min(box.width, box.height) else None
 
 
 def _place(box: Box) -> tuple[Floats, Floats]:
@@ -157,60 +241,53 @@ def _log_ratio(first: Floats, second: Floats) -> Floats:
     return np.asarray(np.log((first + FLOOR) / (second + FLOOR)), np.float32)
 
 
-def _shaped_looks(view: View) -> Iterator[tuple[str, Floats, dict[str, Floats]]]:
-    """Likely shapes: their names, log odds by place, and log likelihood ratios of colour and texture under them.
+def _lab(small: Pixels) -> Floats:
+    """A little blurred, (h, w, 3)."""
+    blurred = cv2.GaussianBlur(small, (0, 0), 0.7).astype(np.float32) / 255
+    return np.asarray(cv2.cvtColor(blurred, cv2.COLOR_RGB2LAB), np.float32)
 
-    The ratios are against the nearest ground, and after learning from each other, which starts from the shape. A shape
-    is likely where the models learnt from it explain the colours of the box and the ring well (Dempster et al.: Maximum
-    Likelihood from Incomplete Data via the EM Algorithm, 1977).
+
+def _looks(view: View, lab: Floats, shape: Floats, core: Floats) -> dict[str, Floats]:
+    """Log likelihood ratios of colour and texture.
+
+    Those of what is in the `core` against the nearest ground; and after learning from each other, which starts from the
+    log odds of a `shape` (Dempster et al.: Maximum Likelihood from Incomplete Data via the EM Algorithm, 1977).
     """
     inside = view.reach.slices
-    across, down = _place(view.reach)
-    blurred = cv2.GaussianBlur(view.small, (0, 0), 0.7).astype(np.float32) / 255
-    lab = np.asarray(cv2.cvtColor(blurred, cv2.COLOR_RGB2LAB), np.float32)
-    colours = _Clusters.learnt(lab * np.array([0.8, 1.3, 1.3], np.float32), COLOURS, 5.0, view.seed)
+    colours = _Clusters.learnt(lab * WEIGHTS, COLOURS, 5.0, view.seed)
     textures = _Clusters.learnt(_texture(view.small, lab), TEXTURES, 4.0, view.seed)
     kinds = colours, textures
     ring = view.ring
-    step = 2 if max(across.shape) > 100 else 1
+    step = 2 if max(shape.shape) > 100 else 1
     few = [kind.thinned(view.reach, step) for kind in kinds]
     around = [0.6 / step**2 * kind.counts(ring) for kind in kinds]
     wanted, unwanted = ([kind.counts(clicks) for kind in kinds] for clicks in (view.wanted, view.unwanted))
 
-    shapes = _shapes(across, down)
-    tables, evidence = {}, {}
-    for name, odds in shapes.items():
-        prior = np.ascontiguousarray(odds[::step, ::step])
-        belief = sigmoid(prior)
-        for _ in range(ROUNDS):
-            for_object = [kind.shares(kind.counts(belief), hint) for kind, hint in zip(few, wanted, strict=True)]
-            for_ground = [
-                kind.shares(kind.counts(1 - belief) + more, hint)
-                for kind, more, hint in zip(few, around, unwanted, strict=True)
-            ]
-            ratios = [_log_ratio(one, other) for one, other in zip(for_object, for_ground, strict=True)]
-            colour, grain = (ratio[kind.of] for ratio, kind in zip(ratios, few, strict=True))
-            belief = sigmoid(cv2.GaussianBlur(prior + 1.2 * colour + 0.5 * grain, (0, 0), 1.5 / step))
-        chance, on_object, on_ground = sigmoid(prior), for_object[0] + FLOOR, for_ground[0] + FLOOR
-        explained = np.log(chance * on_object[few[0].of] + (1 - chance) * on_ground[few[0].of]).sum()
-        explained += float(colours.counts(ring) @ np.log(on_ground)) / step**2
-        tables[name], evidence[name] = ratios, float(explained) / belief.size
-    other = max((name for name in shapes if name != FILLED), key=evidence.__getitem__)
+    prior = np.ascontiguousarray(shape[::step, ::step])
+    belief = sigmoid(prior)
+    for _ in range(ROUNDS):
+        for_object = [kind.shares(kind.counts(belief), hint) for kind, hint in zip(few, wanted, strict=True)]
+        for_ground = [
+            kind.shares(kind.counts(1 - belief) + more, hint)
+            for kind, more, hint in zip(few, around, unwanted, strict=True)
+        ]
+        ratios = [_log_ratio(one, other) for one, other in zip(for_object, for_ground, strict=True)]
+        colour, grain = (ratio[kind.of] for ratio, kind in zip(ratios, few, strict=True))
+        belief = sigmoid(cv2.GaussianBlur(prior + 1.2 * colour + 0.5 * grain, (0, 0), 1.5 / step))
+
+    looks = {"colour": ratios[0][colours.of[inside]], "grain": ratios[1][textures.of[inside]]}
+    centre = np.zeros(ring.shape, np.float32)
+    centre[inside] = core
+    looks["local"] = looks["texture"] = np.zeros_like(shape)
+    if ring.any():
+        ground = textures.shares(textures.counts(ring), unwanted[1])
+        on_object = textures.shares(textures.counts(centre), wanted[1])
+        looks["texture"] = _log_ratio(on_object, ground)[textures.of[inside]]
     near = _nearest_ground(view, colours, unwanted[0])
-    for name in (FILLED, other) if evidence[other] > evidence[FILLED] + MARGIN else (FILLED,):
-        first, second = tables[name]
-        looks = {"colour": first[colours.of[inside]], "grain": second[textures.of[inside]]}
-        centre = np.zeros(ring.shape, np.float32)
-        centre[inside] = np.exp(-2.2 * (across**2 + down**2)) if name == FILLED else sigmoid(shapes[name])
-        looks["local"] = looks["texture"] = np.zeros(across.shape, np.float32)
-        if ring.any():
-            ground = textures.shares(textures.counts(ring), unwanted[1])
-            on_object = textures.shares(textures.counts(centre), wanted[1])
-            looks["texture"] = _log_ratio(on_object, ground)[textures.of[inside]]
-        if near is not None:
-            on_object = colours.shares(colours.counts(centre), wanted[0])
-            looks["local"] = _log_ratio(on_object[colours.of[inside]], near)
-        yield name, shapes[name], looks
+    if near is not None:
+        on_object = colours.shares(colours.counts(centre), wanted[0])
+        looks["local"] = _log_ratio(on_object[colours.of[inside]], near)
+    return looks
 
 
 def _texture(small: Pixels, lab: Floats) -> Floats:
@@ -252,10 +329,8 @@ def _halved(view: View) -> tuple[Floats, Binary]:
     (height, width) = view.small.shape[:2]
     half = 2 if max(height, width) > 120 else 1
     size = (width + half - 1) // half, (height + half - 1) // half
-    blurred = cv2.GaussianBlur(view.small, (0, 0), 0.7).astype(np.float32) / 255
-    lab = np.asarray(cv2.cvtColor(blurred, cv2.COLOR_RGB2LAB), np.float32)
     ring = cv2.resize(view.ring.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    return np.asarray(cv2.resize(lab, size, interpolation=cv2.INTER_AREA), np.float32), ring
+    return np.asarray(cv2.resize(_lab(view.small), size, interpolation=cv2.INTER_AREA), np.float32), ring
 
 
 def _in_box(view: View, halved: Floats) -> Floats:
