@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +26,7 @@ from toolkit.engines.fill._flux_memory import MODES, Need, plan
 from toolkit.engines.fill._flux_network import Files, Network, Unit
 from toolkit.engines.fill._flux_text import Texts
 from toolkit.engines.fill.flux_fill import Engine
-from toolkit.errors import Cancelled, EngineError
+from toolkit.errors import Cancelled, EngineError, ToolkitError
 from toolkit.geometry import Size
 from toolkit.queues import BatchQueue
 from toolkit.run import Run
@@ -545,3 +546,85 @@ def test_a_network_that_gives_no_numbers_is_an_error(card: Card, run: Run, monke
     weight.data.fill_(float("nan"))
     with pytest.raises(EngineError, match="gave no numbers"):
         list(engine.fill([job(0)], run))
+
+
+class TestLoras:
+    @pytest.fixture
+    def lora(self, tmp_path: Path, pipe: Any) -> Path:
+        return written(pipe, tmp_path / "style.safetensors", seed=1)
+
+    def test_scales_and_going_without(self, card: Card, run: Run, lora: Path) -> None:
+        engine = Engine(card)
+        (plain,) = engine.fill([job(0)], run)
+        for scale in (0.8, 0.0, 2.0):
+            pipe = flux_networks.reference()
+            pipe.load_lora_weights(lora.parent, weight_name=lora.name, adapter_name="style")
+            pipe.set_adapters(["style"], [scale])
+            wanted = {"lora": [{"path": str(lora), "scale": scale}]}
+            (result,) = engine.fill([job(0, parameters=wanted)], run)
+            assert np.array_equal(result.images[0], direct(pipe, job(0)))
+            assert np.array_equal(result.images[0], plain.images[0]) == (scale == 0)
+            (after,) = engine.fill([job(0)], run)
+            assert np.array_equal(after.images[0], plain.images[0])
+
+    @pytest.mark.parametrize("memory", ["quantized", "offload"])
+    def test_in_every_mode(self, card: Card, run: Run, lora: Path, memory: str) -> None:
+        engine, mode = Engine(card), {"memory": memory}
+        (plain,) = engine.fill([job(0, parameters=mode)], run)
+        wanted = {"lora": [{"path": str(lora), "scale": 1.0}], **mode}
+        (result,) = engine.fill([job(0, parameters=wanted)], run)
+        assert not np.array_equal(result.images[0], plain.images[0])
+        (after,) = engine.fill([job(0, parameters=mode)], run)
+        assert np.array_equal(after.images[0], plain.images[0])
+
+    def test_jobs_with_other_loras_are_no_batch(self, card: Card, run: Run, lora: Path) -> None:
+        wanted = {"lora": [{"path": str(lora), "scale": 1.0}]}
+        results = list(Engine(card).fill([job(0), job(1, parameters=wanted)], run))
+        assert [result.facts["batches"] for result in results] == [[1], [1]]
+
+    def test_a_wrong_one_damages_nothing(self, card: Card, run: Run, tmp_path: Path) -> None:
+        engine = Engine(card)
+        (plain,) = engine.fill([job(0)], run)
+        (tmp_path / "no.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0nothing!")
+        with pytest.raises(ToolkitError, match=r"no.safetensors"):
+            wanted = {"lora": [{"path": str(tmp_path / "no.safetensors"), "scale": 1.0}]}
+            list(engine.fill([job(0, parameters=wanted)], run))
+        (after,) = engine.fill([job(0)], run)
+        assert np.array_equal(after.images[0], plain.images[0])
+
+    def test_turbo_and_the_cards_own_come_before_the_users(self, place: Path, run: Run, pipe: Any, lora: Path) -> None:
+        own, turbo = (written(pipe, place / f"{name}.safetensors", seed) for name, seed in (("own", 2), ("turbo", 3)))
+        card = flux_networks.card(
+            place, loras=[{"path": str(own), "scale": 0.5}], turbo={"path": str(turbo), "scale": 1.0}
+        )
+        engine = Engine(card)
+        for speed, files in (("exact", [(own, 0.5), (lora, 0.7)]), ("turbo", [(own, 0.5), (turbo, 1.0), (lora, 0.7)])):
+            reference = flux_networks.reference()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that there are several already
+                for number, (file, _) in enumerate(files):
+                    reference.load_lora_weights(file.parent, weight_name=file.name, adapter_name=f"slot{number}")
+            reference.set_adapters([f"slot{n}" for n in range(len(files))], [scale for _, scale in files])
+            given = {"speed": speed, "lora": [{"path": str(lora), "scale": 0.7}]}
+            (result,) = engine.fill([job(0, parameters=given)], run)
+            assert np.array_equal(result.images[0], direct(reference, job(0)))
+
+    def test_turbo_without_a_lora_on_the_card_is_refused(self, card: Card, run: Run) -> None:
+        with pytest.raises(EngineError, match="its card names no LoRA for speed turbo"):
+            list(Engine(card).fill([job(0, parameters={"speed": "turbo"})], run))
+
+
+def written(pipe: Any, path: Path, seed: int) -> Path:
+    """A LoRA for some layers of the tiny network, in diffusers' own format."""
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, module in pipe.transformer.named_modules():
+        if isinstance(module, torch.nn.Linear) and name.endswith(("attn.to_q", "attn.to_v", "ff.net.2")):
+            outputs, inputs = module.weight.shape
+            for side, shape in (("A", (4, inputs)), ("B", (outputs, 4))):
+                weight = torch.randn(shape, generator=generator) * 0.3
+                state[f"transformer.{name}.lora_{side}.weight"] = weight
+    save_file(state, path)
+    return path
