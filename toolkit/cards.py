@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model
 from toolkit import library
 from toolkit.errors import ParameterError, RecipeError, UnknownNameError
 from toolkit.geometry import Limits, Price
-from toolkit.schema import Model, RadiusField, build, explain, read_yaml, shown
+from toolkit.schema import Model, RadiusField, build, explain, read_text, read_yaml, shown
 
 Task = Literal["detect", "segment", "matte", "fill", "enhance"]
 TASKS: tuple[Task, ...] = ("detect", "segment", "matte", "fill", "enhance")
@@ -165,7 +166,13 @@ def read(path: Path) -> Card:
     Raises:
         RecipeError: naming file and field of what is wrong.
     """
-    values = read_yaml(path)
+    return _parsed(path, read_text(path))
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, text: str) -> Card:
+    """Each text is parsed once: it takes milliseconds, and every edit looks through the cards of its tasks."""
+    values = read_yaml(text, name=str(path))
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: expected a mapping of fields")
     card = build(Card, {"name": path.stem, **values}, str(path), error=RecipeError)

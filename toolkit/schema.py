@@ -247,6 +247,19 @@ for _tag, _pattern, _first in JSON_SCALARS:
     _UniqueKeyLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
 
 
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        RecipeError: when it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else "is not UTF-8 text"
+        raise RecipeError(f"{path}: cannot be read: {reason}") from None
+
+
 def read_yaml(source: Path | str, *, name: str | None = None) -> Any:
     """Parse YAML text, or the file at a `Path`, with JSON's scalar rules and without duplicate keys.
 
@@ -254,12 +267,7 @@ def read_yaml(source: Path | str, *, name: str | None = None) -> Any:
         RecipeError: naming the file and line of what cannot be understood.
     """
     if isinstance(source, Path):
-        name = name or str(source)
-        try:
-            text = source.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as problem:
-            reason = problem.strerror if isinstance(problem, OSError) else "is not UTF-8 text"
-            raise RecipeError(f"{name}: cannot be read: {reason}") from None
+        name, text = name or str(source), read_text(source)
     else:
         name, text = name or "text", source
     try:

@@ -157,30 +157,40 @@ def trimap_of(selected: Bytes, radius: float) -> Bytes:
     Returns:
         (h, w) uint8: 0 = background, 128 = unknown, 255 = foreground.
     """
-    trimap = np.full(selected.shape, 128, np.uint8)
+    step = max(1, int(radius) // 4)
+    trimap = selected.copy()
+    outline = bounds(cv2.morphologyEx(selected, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)))
+    if outline.is_empty:
+        return trimap
+    # Distances matter where the band is, and as far beyond as parts are looked at to know whether they are thin.
+    near = outline.grow(math.ceil(2.5 * radius) + 4)
+    near = Box(near.left // step * step, near.top // step * step, near.right, near.bottom)
+    near = near.intersect(Box.of_size((selected.shape[1], selected.shape[0])))
+    part = selected[near.slices]
+    trimap[near.slices] = 128
     for level in (255, 0):
-        depth = _depth(selected, level)
-        trimap[(depth > radius) | _middle(depth, radius)] = level
+        depth = np.asarray(cv2.distanceTransform(cv2.inRange(part, level, level), cv2.DIST_L2, 3), np.float32)
+        sure = depth > radius
+        _add_middle(sure, depth, radius, step)
+        trimap[near.slices][sure] = level
     return trimap
 
 
-def _depth(selected: Bytes, level: int) -> npt.NDArray[np.float32]:
-    """How far each pixel of that level is from one of the other."""
-    return np.asarray(cv2.distanceTransform(cv2.inRange(selected, level, level), cv2.DIST_L2, 3), np.float32)
-
-
-def _middle(depth: npt.NDArray[np.float32], radius: float) -> npt.NDArray[np.bool_]:
-    """Where a part that is nowhere as deep as the band is wide is nearly as deep as it gets close by."""
-    step = max(1, int(radius) // 4)
+def _add_middle(sure: npt.NDArray[np.bool_], depth: npt.NDArray[np.float32], radius: float, step: int) -> None:
+    """Set `sure` where a part that is nowhere as deep as the band is wide is nearly as deep as it gets close by."""
     highest = cv2.dilate(depth, np.ones((step, step), np.uint8))[::step, ::step]
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * math.ceil(radius / step) + 1,) * 2)
-    size = depth.shape[::-1]
     deep = cv2.dilate(np.greater(highest, radius).view(np.uint8), disc)
-    thin = (cv2.resize(deep, size, interpolation=cv2.INTER_NEAREST) == 0) & (depth >= 0.6 * THIN)
-    if thin.any():
-        near = cv2.resize(cv2.dilate(highest, disc), size, interpolation=cv2.INTER_NEAREST)
-        thin &= (near >= THIN) & (depth >= 0.6 * near)
-    return np.asarray(thin)
+    thin = bounds((deep == 0) & (cv2.dilate(highest, np.ones((3, 3), np.uint8)) >= 0.6 * THIN))
+    if thin.is_empty:
+        return
+    where = Box(*(step * edge for edge in thin)).intersect(Box.of_size((depth.shape[1], depth.shape[0]))).slices
+    rows, columns = depth[where].shape
+    close, wide = (
+        cv2.resize(one[thin.slices], None, fx=step, fy=step, interpolation=cv2.INTER_NEAREST)[:rows, :columns]
+        for one in (cv2.dilate(highest, disc), deep)
+    )
+    sure[where] |= (wide == 0) & (close >= THIN) & (depth[where] >= np.maximum(0.6 * close, 0.6 * THIN))
 
 
 def _thin(selected: Bytes) -> npt.NDArray[np.bool_]:
