@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests import flux_networks
 from tests.flux_networks import direct, job
 from toolkit import devices
 from toolkit.cards import Card
+from toolkit.engines import FillJob
 from toolkit.engines.fill import _flux_attention, _flux_network
 from toolkit.engines.fill._flux_memory import MODES, Need, plan
 from toolkit.engines.fill._flux_network import Files, Network, Unit
@@ -64,6 +66,48 @@ def test_an_image_is_that_of_a_direct_call(card: Card, run: Run, pipe: Any) -> N
     asked = job(3)
     (result,) = Engine(card).fill([asked], run)
     assert np.array_equal(result.images[0], direct(pipe, asked))
+
+
+def _unit(asked: FillJob) -> Unit:
+    """Image 0 of a job, with random embeddings of few words."""
+    generator = torch.Generator().manual_seed(asked.seeds[0])
+    words, pooled = torch.randn(1, 16, 64, generator=generator), torch.randn(1, 32, generator=generator)
+    return Unit(asked.pixels, asked.mask, words, pooled, seed=asked.seeds[0])
+
+
+@pytest.fixture
+def pretended_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offloading does on the processor what it does with a stream on a GPU."""
+    from diffusers import FluxTransformer2DModel
+    from diffusers.hooks import group_offloading
+
+    class Stream:
+        def synchronize(self) -> None:
+            pass
+
+    class Backend:
+        def __init__(self, device: Any) -> None:
+            pass
+
+        def stream(self, stream: Any) -> Any:
+            return contextlib.nullcontext()
+
+        def current_stream(self) -> Any:
+            return Stream()
+
+    def enable(self: Any, *, offload_type: str, use_stream: bool, **options: Any) -> None:
+        kind = group_offloading.GroupOffloadingType(offload_type)
+        config = group_offloading.GroupOffloadingConfig(
+            offload_type=kind, non_blocking=False, record_stream=False, stream=Stream(), **options
+        )
+        group_offloading._apply_group_offloading(self, config)
+
+    monkeypatch.setattr(group_offloading, "TorchDeviceBackend", Backend)
+    monkeypatch.setattr(
+        group_offloading.ModuleGroup, "_pinned_memory_tensors",
+        lambda self: contextlib.nullcontext(self.cpu_param_dict),
+    )  # fmt: skip
+    monkeypatch.setattr(FluxTransformer2DModel, "enable_group_offload", enable)
 
 
 def close(one: Any, other: Any) -> bool:
@@ -409,6 +453,18 @@ class TestSpeed:
         assert calls == [{"fullgraph": True, "dynamic": True}] * 4
         assert result.facts["compiled"]
         assert np.array_equal(result.images[0], plain.images[0])
+
+    def test_a_cache_under_which_offloading_learns_the_order_of_blocks_still_skips(
+        self, place: Path, pretended_stream: None
+    ) -> None:
+        unit = _unit(job(0))
+        made: dict[Any, Any] = {}
+        for mode, order in (("full", (0.9, 0.0)), ("offload", (0.9, 0.0, 0.9)), ("offload", (0.0, 0.9, 0.0))):
+            network = Network("tiny", Files(flux_networks.saved()), "float32", "cpu", mode)  # type: ignore[arg-type]
+            for threshold in order:
+                (image,) = network.images([unit], 6, 30.0, lambda step: None, threshold=threshold)
+                assert np.array_equal(image, made.setdefault(threshold, image)), (mode, order, threshold)
+        assert not np.array_equal(made[0.9], made[0.0])
 
     def test_attention_that_fails_when_called_is_not_taken(self) -> None:
         shape = (1, 64, 2, 16)
