@@ -473,6 +473,28 @@ class TestSpeed:
             "native", "_native_math",
         )  # fmt: skip
 
+    def test_attention_is_chosen_for_this_network_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+        def taken(network: Network) -> set[Any]:
+            blocks = network.pipe.transformer.transformer_blocks
+            return {block.attn.processor._attention_backend for block in blocks}
+
+        monkeypatch.setattr(_flux_attention, "best", lambda device, dtype: names.pop(0))
+        names = ["_native_math", "native"]
+        one, other = (Network("tiny", Files(flux_networks.saved()), "float32", "cpu", "full") for _ in range(2))
+        assert taken(one) == {AttentionBackendName._NATIVE_MATH}
+        assert taken(other) == {AttentionBackendName.NATIVE}
+        assert _AttentionBackendRegistry.get_active_backend()[0] == AttentionBackendName.NATIVE
+
+    def test_attention_that_is_no_longer_installed_is_probed_anew(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answers = ["flash", "native"]
+        monkeypatch.setattr(_flux_attention, "probe", lambda *arguments: answers.pop(0))
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+        assert [_flux_attention.best("cuda", torch.bfloat16) for _ in range(3)] == ["flash", "native", "native"]
+
     def test_attention_that_gives_something_else_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
         attend = _flux_attention._attend
         monkeypatch.setattr(

@@ -85,8 +85,7 @@ class Network:
         with quiet():
             transformer = _transformer(name, files, kind, device, mode)
             self.attention = _flux_attention.best(device, kind)
-            if self.attention != "native":
-                transformer.set_attention_backend(self.attention)
+            _flux_attention.use(transformer, self.attention)
             vae = whole(
                 name, files.folder / "vae", diffusers.AutoencoderKL.from_pretrained, use_safetensors=True, dtype=kind
             )
