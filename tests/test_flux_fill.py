@@ -454,6 +454,34 @@ class TestSpeed:
         assert result.facts["compiled"]
         assert np.array_equal(result.images[0], plain.images[0])
 
+    def test_blocks_may_be_compiled_more_often_than_torch_itself_lets_them(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        compile_ = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda function, **rest: compile_(function, backend="eager", **rest))
+        monkeypatch.setattr(_flux_network, "_can_compile", lambda device: True)
+        torch.compiler.reset()
+        network = Network("tiny", Files(flux_networks.saved()), "float32", "cpu", "full")
+        unit = _unit(job(0))
+        with torch._dynamo.config.patch(recompile_limit=1):
+            network.images([unit], 1, 30.0, lambda step: None)
+            network.images([unit, unit], 1, 30.0, lambda step: None)  # several images are compiled anew
+        torch.compiler.reset()
+
+    @pytest.mark.parametrize("works", [True, False])
+    def test_where_compiling_fails_it_is_not_used(self, monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
+        def compiled(function: Any, **rest: Any) -> Any:
+            if not works:
+                raise RuntimeError("Failed to find C compiler")
+            return function
+
+        ones = torch.ones
+        monkeypatch.setattr(torch, "compile", compiled)
+        monkeypatch.setattr(torch, "ones", lambda count, device: ones(count))
+        monkeypatch.setattr(_flux_network.importlib.util, "find_spec", lambda name: name)
+        assert _flux_network._can_compile("cuda:0") == works
+        assert not _flux_network._can_compile("cpu")
+
     def test_a_cache_under_which_offloading_learns_the_order_of_blocks_still_skips(
         self, place: Path, pretended_stream: None
     ) -> None:

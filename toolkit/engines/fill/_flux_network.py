@@ -23,6 +23,10 @@ Bytes = npt.NDArray[np.uint8]
 _TILE = 512
 """Side, in pixels, of the autoencoder's tiles where it works in tiles."""
 
+_VARIANTS = 64
+"""How often a block may be compiled: once for each number of LoRAs, set of layers they change, and for one image or
+several. At torch's own limit, 8, it would refuse to run."""
+
 _ORDER_HOOK = "lazy_prefetch_group_offloading"  # diffusers.hooks.group_offloading
 
 
@@ -141,7 +145,7 @@ class Network:
             return {}
 
         try:
-            with self._skipping(threshold):
+            with torch._dynamo.config.patch(recompile_limit=_VARIANTS), self._skipping(threshold):
                 # Lists, one generator an image: with several images of one prompt diffusers would mix the noise.
                 made = self.pipe(
                     image=[PIL.Image.fromarray(unit.pixels) for unit in units],
@@ -248,8 +252,19 @@ def _check_whole(name: str, where: Path, absent: Sequence[str]) -> None:
 
 
 def _can_compile(device: str) -> bool:
-    """Whether compiling is worth its wait: the processor would compile longer than most pictures take."""
-    return device.startswith("cuda") and importlib.util.find_spec("triton") is not None
+    """Whether compiling is worth its wait, and works: the processor would compile longer than most pictures take, and a
+    GPU needs Triton and a C compiler. Tried with a line of arithmetic."""
+    if not device.startswith("cuda") or importlib.util.find_spec("triton") is None:
+        return False
+    import torch
+
+    try:
+        torch.compile(lambda x: 2 * x + 1, fullgraph=True)(torch.ones(16, device=device))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # what is not there is told in many ways
+        return False
+    return True
 
 
 @contextlib.contextmanager
