@@ -385,7 +385,8 @@ def _computed(figures: Figures, tiny: bool) -> list[Row]:
         told.append(
             Row(f"FLUX Fill: {way} ({flux_eight_bits.ABOUT[way]})",
                 f"error of a product {min(errors):.2%} to {max(errors):.2%}",
-                f"tiny pipeline: largest {most}, mean {mean:.3f} levels", f"{flux_eight_bits.WAYS[way][1]:g} bytes")
+                f"tiny pipeline: largest {most}, mean {mean:.3f} levels",
+                f"{flux_eight_bits.WAYS[way][1]:g} B a weight")
         )  # fmt: skip
     return told
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -21,6 +22,7 @@ from tests import flux_networks
 from tests.flux_networks import direct, job
 from toolkit import devices
 from toolkit.cards import Card
+from toolkit.engines import FillJob
 from toolkit.engines.fill import _flux_attention, _flux_network
 from toolkit.engines.fill._flux_memory import MODES, Need, plan
 from toolkit.engines.fill._flux_network import Files, Network, Unit
@@ -66,6 +68,48 @@ def test_an_image_is_that_of_a_direct_call(card: Card, run: Run, pipe: Any) -> N
     asked = job(3)
     (result,) = Engine(card).fill([asked], run)
     assert np.array_equal(result.images[0], direct(pipe, asked))
+
+
+def _unit(asked: FillJob) -> Unit:
+    """Image 0 of a job, with random embeddings of few words."""
+    generator = torch.Generator().manual_seed(asked.seeds[0])
+    words, pooled = torch.randn(1, 16, 64, generator=generator), torch.randn(1, 32, generator=generator)
+    return Unit(asked.pixels, asked.mask, words, pooled, seed=asked.seeds[0])
+
+
+@pytest.fixture
+def pretended_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offloading does on the processor what it does with a stream on a GPU."""
+    from diffusers import FluxTransformer2DModel
+    from diffusers.hooks import group_offloading
+
+    class Stream:
+        def synchronize(self) -> None:
+            pass
+
+    class Backend:
+        def __init__(self, device: Any) -> None:
+            pass
+
+        def stream(self, stream: Any) -> Any:
+            return contextlib.nullcontext()
+
+        def current_stream(self) -> Any:
+            return Stream()
+
+    def enable(self: Any, *, offload_type: str, use_stream: bool, **options: Any) -> None:
+        kind = group_offloading.GroupOffloadingType(offload_type)
+        config = group_offloading.GroupOffloadingConfig(
+            offload_type=kind, non_blocking=False, record_stream=False, stream=Stream(), **options
+        )
+        group_offloading._apply_group_offloading(self, config)
+
+    monkeypatch.setattr(group_offloading, "TorchDeviceBackend", Backend)
+    monkeypatch.setattr(
+        group_offloading.ModuleGroup, "_pinned_memory_tensors",
+        lambda self: contextlib.nullcontext(self.cpu_param_dict),
+    )  # fmt: skip
+    monkeypatch.setattr(FluxTransformer2DModel, "enable_group_offload", enable)
 
 
 def black_forest_labs_shapes(width: int, words: int, pooled: int) -> dict[str, tuple[int, ...]]:
@@ -437,12 +481,74 @@ class TestSpeed:
         assert result.facts["compiled"]
         assert np.array_equal(result.images[0], plain.images[0])
 
+    def test_blocks_may_be_compiled_more_often_than_torch_itself_lets_them(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        compile_ = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda function, **rest: compile_(function, backend="eager", **rest))
+        monkeypatch.setattr(_flux_network, "_can_compile", lambda device: True)
+        torch.compiler.reset()
+        network = Network("tiny", Files(flux_networks.saved()), "float32", "cpu", "full")
+        unit = _unit(job(0))
+        with torch._dynamo.config.patch(recompile_limit=1):
+            network.images([unit], 1, 30.0, lambda step: None)
+            network.images([unit, unit], 1, 30.0, lambda step: None)  # several images are compiled anew
+        torch.compiler.reset()
+
+    @pytest.mark.parametrize("works", [True, False])
+    def test_where_compiling_fails_it_is_not_used(self, monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
+        def compiled(function: Any, **rest: Any) -> Any:
+            if not works:
+                raise RuntimeError("Failed to find C compiler")
+            return function
+
+        ones = torch.ones
+        monkeypatch.setattr(torch, "compile", compiled)
+        monkeypatch.setattr(torch, "ones", lambda count, device: ones(count))
+        monkeypatch.setattr(_flux_network.importlib.util, "find_spec", lambda name: name)
+        assert _flux_network._can_compile("cuda:0") == works
+        assert not _flux_network._can_compile("cpu")
+
+    def test_a_cache_under_which_offloading_learns_the_order_of_blocks_still_skips(
+        self, place: Path, pretended_stream: None
+    ) -> None:
+        unit = _unit(job(0))
+        made: dict[Any, Any] = {}
+        for mode, order in (("full", (0.9, 0.0)), ("offload", (0.9, 0.0, 0.9)), ("offload", (0.0, 0.9, 0.0))):
+            network = Network("tiny", Files(flux_networks.saved()), "float32", "cpu", mode)  # type: ignore[arg-type]
+            for threshold in order:
+                (image,) = network.images([unit], 6, 30.0, lambda step: None, threshold=threshold)
+                assert np.array_equal(image, made.setdefault(threshold, image)), (mode, order, threshold)
+        assert not np.array_equal(made[0.9], made[0.0])
+
     def test_attention_that_fails_when_called_is_not_taken(self) -> None:
         shape = (1, 64, 2, 16)
         assert _flux_attention.probe(["native", "_native_cudnn", "flash"], "cpu", torch.float32, shape) == "native"
         assert _flux_attention.probe(["native", "_native_math"], "cpu", torch.float32, shape) in (
             "native", "_native_math",
         )  # fmt: skip
+
+    def test_attention_is_chosen_for_this_network_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+        def taken(network: Network) -> set[Any]:
+            blocks = network.pipe.transformer.transformer_blocks
+            return {block.attn.processor._attention_backend for block in blocks}
+
+        monkeypatch.setattr(_flux_attention, "best", lambda device, dtype: names.pop(0))
+        names = ["_native_math", "native"]
+        one, other = (Network("tiny", Files(flux_networks.saved()), "float32", "cpu", "full") for _ in range(2))
+        assert taken(one) == {AttentionBackendName._NATIVE_MATH}
+        assert taken(other) == {AttentionBackendName.NATIVE}
+        assert _AttentionBackendRegistry.get_active_backend()[0] == AttentionBackendName.NATIVE
+
+    def test_attention_that_is_no_longer_installed_is_probed_anew(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answers = ["flash", "native"]
+        monkeypatch.setattr(_flux_attention, "probe", lambda *arguments: answers.pop(0))
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+        assert [_flux_attention.best("cuda", torch.bfloat16) for _ in range(3)] == ["flash", "native", "native"]
 
     def test_attention_that_gives_something_else_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
         attend = _flux_attention._attend

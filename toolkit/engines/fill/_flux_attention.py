@@ -33,11 +33,22 @@ def best(device: str, dtype: Any) -> str:
     key = f"{torch.cuda.get_device_name(device)} {dtype} torch {torch.__version__} diffusers {diffusers.__version__}"
     path = library.cache_folder() / "attention.json"
     known = _read(path)
-    if known.get(key) not in CANDIDATES:
+    if known.get(key) not in CANDIDATES or not _installed(known[key]):
         known |= {key: probe(CANDIDATES, device, dtype)}
         with contextlib.suppress(OSError):
             _write(path, known)
     return str(known[key])
+
+
+def use(transformer: Any, name: str) -> None:
+    """Have a transformer, and nothing else, compute attention by `name`: diffusers would have all networks of the
+    process do so that name none, on whatever device they are."""
+    registry = imported("diffusers.models.attention_dispatch")._AttentionBackendRegistry
+    before, _ = registry.get_active_backend()
+    try:
+        transformer.set_attention_backend(name)
+    finally:
+        registry.set_active_backend(before)
 
 
 def probe(candidates: Sequence[str], device: str, dtype: Any, shape: Sequence[int] = _SHAPE) -> str:
@@ -54,6 +65,8 @@ def probe(candidates: Sequence[str], device: str, dtype: Any, shape: Sequence[in
     fastest, least = candidates[0], math.inf
     for name in candidates:
         try:
+            if not _installed(name):
+                continue
             got = _attend(name, given)
             if not (got.float() - wanted.float()).abs().max().item() <= _TOLERANCE * scale:
                 continue
@@ -63,6 +76,16 @@ def probe(candidates: Sequence[str], device: str, dtype: Any, shape: Sequence[in
         if seconds < least:
             fastest, least = name, seconds
     return fastest
+
+
+def _installed(name: str) -> bool:
+    """Whether what `name` needs is there still."""
+    attention = imported("diffusers.models.attention_dispatch")
+    try:
+        attention._check_attention_backend_requirements(attention.AttentionBackendName(name))
+    except RuntimeError:
+        return False
+    return True
 
 
 def _attend(name: str, given: Sequence[Any]) -> Any:

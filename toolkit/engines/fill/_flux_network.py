@@ -23,6 +23,12 @@ Bytes = npt.NDArray[np.uint8]
 _TILE = 512
 """Side, in pixels, of the autoencoder's tiles where it works in tiles."""
 
+_VARIANTS = 64
+"""How often a block may be compiled: once for each number of LoRAs, set of layers they change, and for one image or
+several. At torch's own limit, 8, it would refuse to run."""
+
+_ORDER_HOOK = "lazy_prefetch_group_offloading"  # diffusers.hooks.group_offloading
+
 
 @dataclass(frozen=True)
 class Files:
@@ -83,8 +89,7 @@ class Network:
         with quiet():
             transformer = _transformer(name, files, kind, device, mode)
             self.attention = _flux_attention.best(device, kind)
-            if self.attention != "native":
-                transformer.set_attention_backend(self.attention)
+            _flux_attention.use(transformer, self.attention)
             vae = whole(
                 name, files.folder / "vae", diffusers.AutoencoderKL.from_pretrained, use_safetensors=True, dtype=kind
             )
@@ -112,7 +117,6 @@ class Network:
             transformer=transformer,
         )  # fmt: skip
         self.pipe.set_progress_bar_config(disable=True)
-        self._threshold = 0.0
 
     def images(
         self, units: Sequence[Unit], steps: int, guidance: float, done: Callable[[int], None], *,
@@ -134,17 +138,14 @@ class Network:
         import torch
 
         height, width = units[0].hole.shape
-        self._set_threshold(threshold)
         self._set_tiled(tiled)
 
         def after(pipe: Any, step: int, time: Any, values: dict[str, Any]) -> dict[str, Any]:
             done(step + 1)
             return {}
 
-        transformer = self.pipe.transformer
-        transformer._reset_stateful_cache()
         try:
-            with transformer.cache_context("fill"):
+            with torch._dynamo.config.patch(recompile_limit=_VARIANTS), self._skipping(threshold):
                 # Lists, one generator an image: with several images of one prompt diffusers would mix the noise.
                 made = self.pipe(
                     image=[PIL.Image.fromarray(unit.pixels) for unit in units],
@@ -157,20 +158,47 @@ class Network:
                     callback_on_step_end=after, callback_on_step_end_tensor_inputs=[],
                 ).images  # fmt: skip
         finally:
-            transformer._reset_stateful_cache()
             self.pipe.maybe_free_model_hooks()
         if not np.isfinite(made).all():
             raise EngineError(f"{self.name}: its network gave no numbers on {self.device}; the picture would be black")
         return list((made * 255).round().astype(np.uint8))
 
-    def _set_threshold(self, threshold: float) -> None:
-        if threshold == self._threshold:
+    @contextlib.contextmanager
+    def _skipping(self, threshold: float) -> Iterator[None]:
+        """The first-block cache, only while images are made: what LoRAs and offloading change below its hooks would
+        leave it without effect, or with the weights of before."""
+        transformer = self.pipe.transformer
+        if not threshold:
+            yield
             return
-        if self._threshold:
-            self.pipe.transformer.disable_cache()
-        if threshold:
-            self.pipe.transformer.enable_cache(imported("diffusers").FirstBlockCacheConfig(threshold=threshold))
-        self._threshold = threshold
+        self._find_order()
+        transformer.enable_cache(imported("diffusers").FirstBlockCacheConfig(threshold=threshold))
+        try:
+            with transformer.cache_context("fill"):
+                yield
+        finally:
+            transformer._reset_stateful_cache()
+            transformer.disable_cache()
+
+    def _find_order(self) -> None:
+        """Have offloading see which block follows which, where it has not yet: after its first pass it takes hooks off,
+        and with them the cache's, were they there."""
+        import torch
+
+        hooks = imported("diffusers.hooks")
+        registry = hooks.HookRegistry.check_if_exists_or_initialize(self.pipe.transformer)
+        if registry.get_hook(_ORDER_HOOK) is None:
+            return
+        settings = self.pipe.transformer.config
+        options = {"device": self.device, "dtype": self.pipe.transformer.dtype}
+        with torch.no_grad():  # of the least size
+            self.pipe.transformer(
+                hidden_states=torch.zeros(1, 1, settings.in_channels, **options),
+                encoder_hidden_states=torch.zeros(1, 1, settings.joint_attention_dim, **options),
+                pooled_projections=torch.zeros(1, settings.pooled_projection_dim, **options),
+                timestep=torch.zeros(1, **options), guidance=torch.zeros(1, device=self.device),
+                img_ids=torch.zeros(1, 3, **options), txt_ids=torch.zeros(1, 3, **options), return_dict=False,
+            )  # fmt: skip
 
     def _set_tiled(self, tiled: bool) -> None:
         vae = self.pipe.vae
@@ -228,8 +256,19 @@ def _check_whole(name: str, where: Path, absent: Sequence[str]) -> None:
 
 
 def _can_compile(device: str) -> bool:
-    """Whether compiling is worth its wait: the processor would compile longer than most pictures take."""
-    return device.startswith("cuda") and importlib.util.find_spec("triton") is not None
+    """Whether compiling is worth its wait, and works: the processor would compile longer than most pictures take, and a
+    GPU needs Triton and a C compiler. Tried with a line of arithmetic."""
+    if not device.startswith("cuda") or importlib.util.find_spec("triton") is None:
+        return False
+    import torch
+
+    try:
+        torch.compile(lambda x: 2 * x + 1, fullgraph=True)(torch.ones(16, device=device))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # what is not there is told in many ways
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -218,8 +218,9 @@ class Engine:
         if free is None:
             return None
         held = 0.0
-        if self._network is not None and self._network.device == device and self._settings.memory is not None:
-            held = float(getattr(self._settings.memory, self._network.mode))
+        network, need = self._network, self._settings.memory
+        if network is not None and need is not None and network.device == device and network.mode != "offload":
+            held = float(getattr(need, network.mode))
         return free / GIB + held
 
     def _hold(self, planned: Plan, device: str, notes: list[str], run: EngineRun) -> None:
@@ -232,6 +233,8 @@ class Engine:
             self._loras = Loras(self._network.pipe, self._card.name)
             if planned.mode != MODES[0] and self._modes == MODES and planned.peak is not None:
                 notes.append(f"memory {planned.mode}: {device} has no room for more")
+            if not self._network.compiled and device.startswith("cuda") and planned.mode != "offload":
+                notes.append("its blocks are not compiled: torch finds no working Triton here; it is slower so")
             heed(run)
 
     def _drop(self) -> None:
