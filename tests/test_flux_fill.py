@@ -347,12 +347,11 @@ class TestMemory:
         monkeypatch.setattr(Network, "images", failing)
         full, engine = ["full"], Engine(card)
         (result,) = engine.fill([job(0, parameters={"memory": "auto"})], run)
-        assert result.notes == ("cpu ran out of memory with memory full; it went on with quantized",)
+        took = "memory auto took quantized: cpu has no room for more"
+        assert result.notes == ("cpu ran out of memory with memory full; it went on with quantized", took)
         assert result.facts["memory"] == "quantized"
         (result,) = engine.fill([job(0)], run)
-        assert (result.notes, result.facts["memory"]) == ((), "quantized")
-        with pytest.raises(EngineError, match="memory full ran out of memory before; choose a smaller mode"):
-            list(engine.fill([job(0, parameters={"memory": "full"})], run))
+        assert (result.notes, result.facts["memory"]) == ((took,), "quantized")
         full += ["quantized", "offload"]
         with pytest.raises(EngineError, match="ran out of memory with memory offload at 96x64") as caught:
             list(engine.fill([job(0)], run))
@@ -365,6 +364,15 @@ class TestMemory:
         monkeypatch.setattr(Network, "images", failing)
         with pytest.raises(EngineError, match="ran out of memory with memory full"):
             list(Engine(card).fill([job(0, parameters={"memory": "full"})], run))
+
+    def test_a_mode_asked_for_once_is_not_what_auto_takes(self, place: Path, run: Run, pipe: Any) -> None:
+        engine = Engine(flux_networks.card(place, memory=flux_networks.NEED))
+        for mode in ("quantized", "offload"):
+            (asked,) = engine.fill([job(0, parameters={"memory": mode})], run)
+            assert (asked.facts["memory"], asked.notes) == (mode, ())
+            (result,) = engine.fill([job(0)], run)
+            assert (result.facts["memory"], result.notes) == ("full", ())
+            assert np.array_equal(result.images[0], direct(pipe, job(0)))
 
     @pytest.mark.parametrize(
         ("gib", "mode", "tiled", "batches"),
@@ -413,7 +421,7 @@ class TestPlan:
         size = Size(16 * width, 16 * height)
         least = self.need.peak("offload", size, 1, True)
         try:
-            made = plan("flux", self.need, "auto", room, size, batch, MODES)
+            made = plan("flux", self.need, MODES, room, size, batch)
         except EngineError:
             assert room < least
             return
@@ -427,18 +435,19 @@ class TestPlan:
     @given(st.floats(3.2, 100), st.floats(0, 50))
     def test_more_room_is_never_used_worse(self, room: float, more: float) -> None:
         size = Size(1024, 1024)
-        one, other = (plan("flux", self.need, "auto", gib, size, 4, MODES) for gib in (room, room + more))
+        one, other = (plan("flux", self.need, MODES, gib, size, 4) for gib in (room, room + more))
         assert MODES.index(other.mode) <= MODES.index(one.mode)
 
     @pytest.mark.parametrize("mode", MODES)
     def test_a_mode_by_name_is_taken_or_refused(self, mode: Any) -> None:
-        assert plan("flux", self.need, mode, 80.0, Size(512, 512), 2, MODES).mode == mode
-        with pytest.raises(EngineError, match="choose memory auto"):
-            plan("flux", self.need, mode, 0.5, Size(512, 512), 2, MODES)
+        assert plan("flux", self.need, (mode,), 80.0, Size(512, 512), 2).mode == mode
+        with pytest.raises(EngineError, match="close other programs") as caught:
+            plan("flux", self.need, (mode,), 0.5, Size(512, 512), 2)
+        assert ("choose memory auto" in str(caught.value)) == (mode != "offload")
 
     def test_where_nothing_is_known_the_first_is_taken(self) -> None:
-        assert plan("flux", None, "auto", 1.0, Size(512, 512), 2, MODES).mode == "full"
-        assert plan("flux", self.need, "auto", None, Size(512, 512), 2, MODES).mode == "full"
+        assert plan("flux", None, MODES, 1.0, Size(512, 512), 2).mode == "full"
+        assert plan("flux", self.need, MODES, None, Size(512, 512), 2).mode == "full"
 
 
 class TestSpeed:

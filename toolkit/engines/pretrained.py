@@ -22,8 +22,10 @@ _before: list[tuple[Any, int, bool]] = []
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Have transformers and diffusers say nothing. How much they say is set for the whole process: the last to leave
-    sets it back."""
+    """Have transformers and diffusers say nothing.
+
+    How much they say is set for the whole process: the last to leave sets it back.
+    """
     global _silent
     with _talk:
         if _silent == 0:
@@ -51,11 +53,12 @@ def quiet() -> Iterator[None]:
 def imported(name: str) -> Any:
     """A module, whose own and whose libraries' remarks while they are loaded nobody needs."""
     if name not in sys.modules:
-        logging.disable(logging.WARNING)
+        before = logging.root.manager.disable
+        logging.disable(max(before, logging.WARNING))
         try:
             return importlib.import_module(name)
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)
     return importlib.import_module(name)
 
 

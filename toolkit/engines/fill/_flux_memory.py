@@ -53,27 +53,20 @@ class Plan:
     peak: float | None
 
 
-def plan(
-    name: str, need: Need | None, wanted: str, room: float | None, size: Size, batch: int, modes: tuple[Mode, ...]
-) -> Plan:
+def plan(name: str, need: Need | None, modes: tuple[Mode, ...], room: float | None, size: Size, batch: int) -> Plan:
     """The largest mode that fits, with as many images at once as fit.
 
     Args:
         name: of the card, for sentences.
         need: what the card states; without it the first mode is taken.
-        wanted: a mode, or "auto".
+        modes: those that may be taken, the largest first.
         room: GiB that can be had on the device; None where nobody knows.
         size: of the images.
         batch: images at once, at most.
-        modes: those that may be taken still, the largest first.
 
     Raises:
         EngineError: when none fits.
     """
-    if wanted != "auto":
-        modes = tuple(mode for mode in modes if mode == wanted)
-    if not modes:
-        raise EngineError(f"{name}: memory {wanted} ran out of memory before; choose a smaller mode, or auto")
     if need is None or room is None:
         return Plan(modes[0], batch, False, None if need is None else need.peak(modes[0], size, batch, False))
     for mode in modes:
@@ -83,7 +76,8 @@ def plan(
                 if peak <= room:
                     return Plan(mode, count, tiled, peak)
     least = ", ".join(f"{need.peak(mode, size, 1, True):.1f} GiB {mode}" for mode in modes)
-    smaller = "choose memory auto, close other programs" if wanted != "auto" else "close other programs"
+    smaller = "" if MODES[-1] in modes else "choose memory auto, "
     raise EngineError(
-        f"{name}: a picture of {size} takes {least}; {room:.1f} GiB can be had; {smaller}, or use a smaller --size"
+        f"{name}: a picture of {size} takes {least}; {room:.1f} GiB can be had; {smaller}close other programs, or use "
+        "a smaller --size"
     )

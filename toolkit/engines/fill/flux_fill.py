@@ -114,7 +114,9 @@ class Engine:
         self._texts: Texts | None = None
         self._network: Network | None = None
         self._loras: Loras | None = None
-        self._modes = MODES  # those that did not run out of memory
+        self._modes = (
+            MODES  # those that `auto` may take: it goes on from the one it took, and from less after a failure
+        )
 
     def fill(self, jobs: Sequence[FillJob], run: EngineRun) -> Iterator[FillResult]:
         """Images of one size, prompt or not, are made together as far as memory allows; jobs in any order.
@@ -160,13 +162,15 @@ class Engine:
                 said = " ".join(str(problem).partition("\n")[0].split())[:200]
             # Not before: the exception holds what filled the memory.
             self._drop()
-            self._modes = self._modes[self._modes.index(planned.mode) + 1 :]
-            if last or request.memory != "auto" or not self._modes:
+            smaller = MODES[MODES.index(planned.mode) + 1 :]
+            if request.memory == "auto":
+                self._modes = smaller or MODES[-1:]
+            if last or request.memory != "auto" or not smaller:
                 raise EngineError(
                     f"{self._card.name}: {device} ran out of memory with memory {planned.mode} at {request.size} "
                     f"({said}); choose a smaller --size or mode, or close other programs"
                 )
-            notes.append(f"{device} ran out of memory with memory {planned.mode}; it went on with {self._modes[0]}")
+            notes.append(f"{device} ran out of memory with memory {planned.mode}; it went on with {smaller[0]}")
         raise AssertionError
 
     def _made(
@@ -182,6 +186,8 @@ class Engine:
             for work, number in units:
                 run.progress(work.job.name, (number + done / request.steps) / len(work.job.seeds))
 
+        if request.memory == "auto" and planned.mode != MODES[0]:
+            notes.append(f"memory auto took {planned.mode}: {network.device} has no room for more")
         given = []
         for work, number in units:
             # Other holes are no surroundings: what they show now is not what will be there.
@@ -207,10 +213,11 @@ class Engine:
     def _plan(self, request: _Request, count: int, device: str) -> Plan:
         # A step is skipped or not for all images of a batch: another image's must never decide.
         batch = 1 if request.speed == "fast" else min(count, self._card.in_flight)
-        modes, need, room = self._modes, self._settings.memory, self._room(device)
-        if self._network is not None and request.memory == "auto":  # it is not loaded anew because others made room
-            modes = modes[modes.index(self._network.mode) :]
-        return plan(self._card.name, need, request.memory, room, request.size, batch, modes)
+        modes = self._modes if request.memory == "auto" else tuple(mode for mode in MODES if mode == request.memory)
+        planned = plan(self._card.name, self._settings.memory, modes, self._room(device), request.size, batch)
+        if request.memory == "auto":  # it is not loaded anew because others made room
+            self._modes = MODES[MODES.index(planned.mode) :]
+        return planned
 
     def _room(self, device: str) -> float | None:
         """GiB that can be had on the device, with what is held there already."""
@@ -231,8 +238,6 @@ class Engine:
             heed(run)
             self._network = Network(self._card.name, self._files(), self._settings.dtype, device, planned.mode)
             self._loras = Loras(self._network.pipe, self._card.name)
-            if planned.mode != MODES[0] and self._modes == MODES and planned.peak is not None:
-                notes.append(f"memory {planned.mode}: {device} has no room for more")
             if not self._network.compiled and device.startswith("cuda") and planned.mode != "offload":
                 notes.append("its blocks are not compiled: torch finds no working Triton here; it is slower so")
             heed(run)
