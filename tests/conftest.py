@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     import httpx
     from wavespeed_server import Server
+    from weight_server import Server as FileServer
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -45,3 +47,33 @@ def http(service: Server) -> Iterator[httpx.Client]:
     key = {"Authorization": f"Bearer {service.settings.key}"}
     with httpx.Client(base_url=service.url, headers=key, trust_env=False, timeout=30) as client:
         yield client
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A folder with configuration and cache of its own, where nothing is waited for; it is the working folder."""
+    from weight_cards import quiet_home
+
+    with quiet_home(tmp_path) as folder:
+        yield folder
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    """A server of one file on loopback."""
+    from weight_cards import CONTENT
+    from weight_server import Server
+
+    with Server(CONTENT) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny networks on one thread: with more, the threads wait for each other longest."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,7 @@ from benchmarks.flux_fill import PARTS, Scale
 from benchmarks.flux_prediction import Live
 from tests import flux_networks
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_all_parts_run_and_no_figure_of_a_gpu_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

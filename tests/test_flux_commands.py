@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
-import torch
 from PIL import Image
 
 from tests import flux_networks
@@ -20,16 +19,16 @@ BOX = "90,20,145,100"
 PHOTO = skimage.data.astronaut()[::2, ::2]
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     Image.fromarray(PHOTO).save("photo.png")
     with flux_networks.home(tmp_path / "home"):
         flux_networks.card(tmp_path / "home")
         yield tmp_path
-    torch.set_num_threads(before)
 
 
 def replaced(*options: str) -> dict:

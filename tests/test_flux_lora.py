@@ -34,12 +34,7 @@ SIZES = {LAST: (128, 64), SINGLE: (640, 128), "x_embedder": (384, 128), "context
 """Inputs and outputs of layers that have not 128 of both."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @functools.cache

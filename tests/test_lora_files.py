@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from children import children
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from weight_cards import CONTENT, OTHER, SHA256, quiet_home
+from weight_cards import CONTENT, OTHER, SHA256
 from weight_server import Server
 
 from toolkit import lora, lorafiles
@@ -30,16 +29,7 @@ USUAL = "pytorch_lora_weights.safetensors"
 TOKEN = "hf_secret"
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path) -> Iterator[Path]:
-    with quiet_home(tmp_path) as folder:
-        yield folder
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server(CONTENT) as one:
-        yield one
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture

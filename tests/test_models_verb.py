@@ -6,30 +6,19 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import weight_server as ws
 from commands import call, environment
-from weight_cards import CONTENT, SHA256, a_card, proven, published, quiet_home, unpublished
+from weight_cards import CONTENT, SHA256, a_card, proven, published, unpublished
 from weight_server import Server
 
 from toolkit import engines, weights
 from toolkit.engines.segment import as_given
 from toolkit.errors import EngineError
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path) -> Iterator[Path]:
-    with quiet_home(tmp_path) as folder:
-        yield folder
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server(CONTENT) as one:
-        yield one
+pytestmark = pytest.mark.usefixtures("home")
 
 
 # --- the command

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from tests import onnx_networks, sam_networks, test_detect
@@ -57,16 +55,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(autouse=True)
-def place(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def place(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INPAINT_CACHE", str(home / "cache"))
     monkeypatch.setenv("INPAINT_CONFIG", str(home / "config"))
     monkeypatch.chdir(tmp_path)
     Image.fromarray(sam_networks.photo(150, 110)).save("photo.png")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def reported(*arguments: str) -> dict[str, Any]:

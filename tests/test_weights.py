@@ -8,29 +8,19 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import weight_server as ws
-from weight_cards import CONTENT, OTHER, SHA256, a_card, part, proven, published, quiet_home, refused, unpublished
+from weight_cards import CONTENT, OTHER, SHA256, a_card, part, proven, published, refused, unpublished
 from weight_server import Server
 
 from toolkit import fetching, weights
 from toolkit.errors import EngineError, InputError, OutputError
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path) -> Iterator[Path]:
-    with quiet_home(tmp_path) as folder:
-        yield folder
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server(CONTENT) as one:
-        yield one
+pytestmark = pytest.mark.usefixtures("home")
 
 
 # --- a download that goes well

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,23 +14,13 @@ from commands import call
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from weight_cards import CONTENT, OTHER, SHA256, a_card, proven, published, quiet_home, refused, unpublished
+from weight_cards import CONTENT, OTHER, SHA256, a_card, proven, published, refused, unpublished
 from weight_server import Server
 
 from toolkit import fetching, redirects, weights
 from toolkit.errors import EngineError
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path) -> Iterator[Path]:
-    with quiet_home(tmp_path) as folder:
-        yield folder
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server(CONTENT) as one:
-        yield one
+pytestmark = pytest.mark.usefixtures("home")
 
 
 # --- a download that goes wrong

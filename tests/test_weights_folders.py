@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import weight_server as ws
 import yaml
 from commands import call
-from weight_cards import a_card, published, quiet_home
+from weight_cards import a_card, published
 from weight_server import Asked, Server
 
 from toolkit import weightfiles, weights
@@ -31,16 +30,7 @@ FILES = {
 TRANSFORMER = [name for name in FILES if name.startswith("transformer/")]
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path) -> Iterator[Path]:
-    with quiet_home(tmp_path) as folder:
-        yield folder
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as one:
-        yield one
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def honest(server: Server, asked: Asked, connection: socket.socket) -> None:

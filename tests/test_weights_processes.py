@@ -8,30 +8,19 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import weight_server as ws
 from children import children
 from commands import PYTHON, environment
-from weight_cards import CONTENT, a_card, part, proven, published, quiet_home, unpublished
+from weight_cards import CONTENT, a_card, part, proven, published, unpublished
 from weight_server import Server
 
 from toolkit import fetching, weights
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path) -> Iterator[Path]:
-    with quiet_home(tmp_path) as folder:
-        yield folder
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server(CONTENT) as one:
-        yield one
+pytestmark = pytest.mark.usefixtures("home")
 
 
 # --- processes that die, and processes that meet

@@ -7,7 +7,7 @@ import importlib
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from toolkit import devices, weights
@@ -89,11 +89,8 @@ def network(card: Card, kind: str, device: str) -> Any:
             dtype=torch.float32,
         )  # fmt: skip
     # Parameters too many are no fault: a file may hold more than this network, such as a video tracker's memory.
-    if absent := sorted(str(name) for name in report["missing_keys"]):
-        raise EngineError(
-            f"{card.name}: the weights in {weights.folder(card)} are not those of {kind}: {len(absent)} of its "
-            f"parameters are not there, {absent[0]} first; fetch them again with `inpaint models pull {card.name}`"
-        )
+    absent = sorted(str(name) for name in report["missing_keys"])
+    check_whole(card.name, kind, weights.folder(card), absent, _anew(card))
     return made.eval().requires_grad_(False).to(device)
 
 
@@ -173,17 +170,42 @@ def _class(card: Card, kind: str, where: str) -> Any:
         raise EngineError(f"{card.name}: this transformers has no {kind} ({problem})") from problem
 
 
+def check_whole(name: str, kind: str, where: object, absent: Sequence[str], remedy: str = "") -> None:
+    """Find out whether weights are those of their network: libraries would draw what is not there at random.
+
+    Args:
+        kind: the network's class.
+        absent: parameters that are not there.
+        remedy: what to do, as a clause.
+
+    Raises:
+        EngineError: when there are any.
+    """
+    if absent:
+        raise EngineError(
+            f"{name}: the weights in {where} are not those of {kind}: {len(absent)} of its parameters are not there, "
+            f"{absent[0]} first{remedy and '; '}{remedy}"
+        )
+
+
 @contextlib.contextmanager
-def _worded(card: Card) -> Iterator[None]:
-    """What libraries raise about files, as one sentence."""
+def worded(name: str, where: object, remedy: str = "") -> Iterator[None]:
+    """What libraries raise about the files in `where`, as one sentence; lack of memory is left as it is."""
+    import torch
+
     try:
         yield
-    except EngineError:
+    except (EngineError, torch.OutOfMemoryError):
         raise
     except Exception as problem:
         # Each of them raises what it likes (OSError, ValueError, SafetensorError, KeyError, bare Exception).
         said = " ".join(str(problem).split()) or type(problem).__name__
-        raise EngineError(
-            f"{card.name}: cannot load it from {weights.folder(card)} ({said[:200]}); fetch it again with "
-            f"`inpaint models pull {card.name}`"
-        ) from problem
+        raise EngineError(f"{name}: cannot load it from {where} ({said[:200]}){remedy and '; '}{remedy}") from problem
+
+
+def _worded(card: Card) -> contextlib.AbstractContextManager[None]:
+    return worded(card.name, weights.folder(card), _anew(card))
+
+
+def _anew(card: Card) -> str:
+    return f"fetch it again with `inpaint models pull {card.name}`"

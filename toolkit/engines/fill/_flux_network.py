@@ -15,7 +15,7 @@ import PIL.Image
 
 from toolkit.engines.fill import _flux_attention
 from toolkit.engines.fill._flux_memory import Mode
-from toolkit.engines.pretrained import imported, quiet
+from toolkit.engines.pretrained import check_whole, imported, quiet, worded
 from toolkit.errors import EngineError
 
 Bytes = npt.NDArray[np.uint8]
@@ -90,9 +90,7 @@ class Network:
             transformer = _transformer(name, files, kind, device, mode)
             self.attention = _flux_attention.best(device, kind)
             _flux_attention.use(transformer, self.attention)
-            vae = whole(
-                name, files.folder / "vae", diffusers.AutoencoderKL.from_pretrained, use_safetensors=True, dtype=kind
-            )
+            vae = whole(name, files.folder / "vae", diffusers.AutoencoderKL, use_safetensors=True, dtype=kind)
             with worded(name, files.folder):
                 scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(
                     files.folder, subfolder="scheduler", local_files_only=True
@@ -221,7 +219,7 @@ def _transformer(name: str, files: Files, dtype: Any, device: str, mode: Mode) -
         where = files.folder / "transformer"
         if place != "cpu":  # straight there; with the processor named, torchao would leave all as it is
             options["device_map"] = {"": place}
-        network = whole(name, where, kind.from_pretrained, use_safetensors=True, **options)
+        network = whole(name, where, kind, use_safetensors=True, **options)
         if mode == "quantized":
             weight = network.transformer_blocks[0].attn.to_q.weight
             assert isinstance(weight, quantization.Int8Tensor), type(weight)
@@ -230,29 +228,21 @@ def _transformer(name: str, files: Files, dtype: Any, device: str, mode: Mode) -
         network = kind.from_single_file(
             str(files.single), config=str(files.folder), subfolder="transformer", local_files_only=True, **options
         )
-    _check_whole(name, files.single, [key for key, value in network.named_parameters() if value.is_meta])
+    check_whole(name, kind.__name__, files.single, [key for key, value in network.named_parameters() if value.is_meta])
     with worded(name, files.single):
         return network.to(torch.device(place))
 
 
-def whole(name: str, where: Path, load: Callable[..., Any], **options: Any) -> Any:
-    """What `load` makes of a folder, where all of its parameters are there: libraries would draw others at random.
+def whole(name: str, where: Path, kind: Any, **options: Any) -> Any:
+    """The network of the class `kind` in a folder, all of whose parameters are there.
 
     Raises:
-        EngineError: when it cannot be read, or is of another network.
+        EngineError: when it cannot be read, or is of another class.
     """
     with worded(name, where):
-        network, report = load(where, local_files_only=True, output_loading_info=True, **options)
-    _check_whole(name, where, sorted(str(key) for key in report["missing_keys"]))
+        network, report = kind.from_pretrained(where, local_files_only=True, output_loading_info=True, **options)
+    check_whole(name, kind.__name__, where, sorted(str(key) for key in report["missing_keys"]))
     return network
-
-
-def _check_whole(name: str, where: Path, absent: Sequence[str]) -> None:
-    if absent:
-        raise EngineError(
-            f"{name}: the weights in {where} are those of another network: {len(absent)} parameters are not there, "
-            f"{absent[0]} first"
-        )
 
 
 def _can_compile(device: str) -> bool:
@@ -269,18 +259,3 @@ def _can_compile(device: str) -> bool:
     except Exception:  # what is not there is told in many ways
         return False
     return True
-
-
-@contextlib.contextmanager
-def worded(name: str, where: Path) -> Iterator[None]:
-    """What libraries raise about files, as one sentence; lack of memory is left as it is."""
-    import torch
-
-    try:
-        yield
-    except (EngineError, torch.OutOfMemoryError):
-        raise
-    except Exception as problem:
-        # Each of them raises what it likes (OSError, ValueError, SafetensorError, KeyError, bare Exception).
-        said = " ".join(str(problem).split()) or type(problem).__name__
-        raise EngineError(f"{name}: cannot load it from {where} ({said[:200]})") from problem

@@ -9,8 +9,8 @@ from typing import Any
 
 from toolkit import library
 from toolkit.embeddings import Embeddings
-from toolkit.engines.fill._flux_network import Files, whole, worded
-from toolkit.engines.pretrained import imported, quiet
+from toolkit.engines.fill._flux_network import Files, whole
+from toolkit.engines.pretrained import imported, quiet, worded
 
 _PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 _REMEMBERED = 64
@@ -99,7 +99,7 @@ class Texts:
         folder, dtype = self._files.folder, getattr(torch, self._dtype)
         with quiet():
             encoders = {
-                part: whole(self._name, folder / part, kind.from_pretrained, use_safetensors=True, dtype=dtype)
+                part: whole(self._name, folder / part, kind, use_safetensors=True, dtype=dtype)
                 for part, kind in (
                     ("text_encoder", transformers.CLIPTextModel), ("text_encoder_2", transformers.T5EncoderModel),
                 )
