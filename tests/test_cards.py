@@ -175,3 +175,11 @@ def test_ranges_are_refused_and_never_clamped() -> None:
         assert str(caught.value) == f"steps: flux takes 1 to 50, got {value}"
     with pytest.raises(ParameterError, match=r"^guidance: flux takes any to 5, got 6$"):
         Parameter(maximum=5).checked("guidance", 6, "flux")
+
+
+@pytest.mark.parametrize(("steps", "pace"), [(None, 4.0), (28, 4.0), (56, 8.0), (7, 1.0)])
+def test_more_steps_take_as_much_longer(steps: int | None, pace: float) -> None:
+    card = cards.find("fill", "wavespeed-flux-fill-dev").model_copy(update={"pace": 4.0})
+    assert card.pace_at({"steps": steps}) == pace
+    assert card.model_copy(update={"pace": None}).pace_at({"steps": steps}) is None
+    assert card.model_copy(update={"parameters": {}}).pace_at({"steps": steps}) == 4.0

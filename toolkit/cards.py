@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -158,6 +159,15 @@ class Card(Model):
     def free(self) -> bool:
         """True when a call costs nothing."""
         return self.price.per_image == 0
+
+    def pace_at(self, parameters: Mapping[str, Any]) -> float | None:
+        """Seconds for each working megapixel with these parameters: those of `pace`, by as many steps as are asked for.
+
+        None where the card does not say.
+        """
+        usual = self.parameters["steps"].default if "steps" in self.parameters else None
+        steps = parameters.get("steps")
+        return self.pace * steps / usual if self.pace is not None and steps and usual else self.pace
 
 
 def read(path: Path) -> Card:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -79,15 +79,16 @@ class Painting(Seeded):
         return None
 
     def planned(
-        self, edit: Edit, card: Card, passes: tuple[tuple[Window, ...], ...], enhancer: Card | None, log: Log
-    ) -> None:
+        self, edit: Edit, card: Card, passes: tuple[tuple[Window, ...], ...], parameters: Mapping[str, Any],
+        enhancer: Card | None, log: Log,
+    ) -> None:  # fmt: skip
         """Note windows, calls, price and expected seconds; none where the mask would be held back, which is said."""
         try:
             hold_back(edit, card)
         except HeldBack as problem:
             log.warnings.append(str(problem))
             passes = ()
-        plan = planning.estimate(passes, self.num_images, card.price, card.pace, card.per_call)
+        plan = planning.estimate(passes, self.num_images, card.price, card.pace_at(parameters), card.per_call)
         calls, price, seconds = plan.calls, plan.price, plan.seconds
         if enhancer is not None and passes:
             log.figures["enhancer"] = enhancer.name

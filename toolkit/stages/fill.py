@@ -76,7 +76,8 @@ class Fill(Painting, Stage):
         parameters = self.parameters_for(card, self._removal(card))
         prompt = self._prompt(card, log)
         self._say_advice(card, prompt, parameters, log)
-        self.planned(edit, card, edit.passes, self.enhancer_for(card, self.prompt, run, log, ready=False), log)
+        enhancer = self.enhancer_for(card, self.prompt, run, log, ready=False)
+        self.planned(edit, card, edit.passes, parameters, enhancer, log)
         log.figures |= {"prompt": prompt, "parameters": parameters}
         return edit.replace(fills=())
 

@@ -124,7 +124,7 @@ class Generate(Background, Painting, Stage):
         prompt = self._prompt(card)
         parameters = self.parameters_for(card)
         order = self._order(edit, card)
-        self.planned(edit, card, _windows(order), self._enhancer(card, prompt, run, log, ready=False), log)
+        self.planned(edit, card, _windows(order), parameters, self._enhancer(card, prompt, run, log, ready=False), log)
         log.figures |= {
             "prompt": prompt,
             "parameters": parameters,
