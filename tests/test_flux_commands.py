@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +63,18 @@ def test_replace_object_on_a_real_photo(place: Path) -> None:
         assert top >= 0 and bottom < 120 and left >= 70 and right < 165  # noqa: PT018
         assert len(changed) > 50 * 75
     assert not np.array_equal(*made)
+
+
+def test_libraries_say_nothing(place: Path) -> None:
+    said = subprocess.run(
+        [
+            sys.executable, "-m", "toolkit", "replace-object", "photo.png", "--box", BOX, "--prompt", "a red bicycle",
+            "-m", "tiny", "--device", "cpu", "--memory", "full", "-o", "out.png",
+        ],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    lines = (said.stdout + said.stderr).splitlines()
+    assert [line for line in lines if not line.startswith(("photo.png -> out.png", "  "))] == []
 
 
 def test_image_k_comes_again_alone(place: Path) -> None:

@@ -16,6 +16,7 @@ from toolkit.engines import EngineRun
 from toolkit.errors import Cancelled, EngineError
 
 _talk = threading.Lock()
+_loading = threading.Lock()
 _silent = 0
 _before: list[tuple[Any, int, bool]] = []
 
@@ -50,16 +51,24 @@ def quiet() -> Iterator[None]:
                 _before.clear()
 
 
-def imported(name: str) -> Any:
-    """A module, whose own and whose libraries' remarks while they are loaded nobody needs."""
-    if name not in sys.modules:
+def imported(name: str, *wanted: str) -> Any:
+    """A module, whose own and whose libraries' remarks while they are loaded nobody needs.
+
+    Args:
+        wanted: of a module that loads what it holds only when that is asked for, what is to be loaded now.
+    """
+    if name in sys.modules and not wanted:
+        return sys.modules[name]
+    with _loading:
         before = logging.root.manager.disable
         logging.disable(max(before, logging.WARNING))
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
+            for one in wanted:
+                getattr(module, one)
+            return module
         finally:
             logging.disable(before)
-    return importlib.import_module(name)
 
 
 def part(card: Card, kind: str, where: str = "transformers") -> Any:

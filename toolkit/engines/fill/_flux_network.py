@@ -82,7 +82,7 @@ class Network:
     def __init__(self, name: str, files: Files, dtype: str, device: str, mode: Mode) -> None:
         import torch
 
-        diffusers = imported("diffusers")
+        diffusers = imported("diffusers", "FluxFillPipeline")
 
         self.name, self.device, self.mode = name, device, mode
         kind = getattr(torch, dtype)

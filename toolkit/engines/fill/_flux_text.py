@@ -95,7 +95,8 @@ class Texts:
     def _loaded(self) -> Any:
         import torch
 
-        diffusers, transformers = imported("diffusers"), imported("transformers")
+        diffusers = imported("diffusers", "FluxFillPipeline")
+        transformers = imported("transformers", "CLIPTextModel", "T5EncoderModel")
         folder, dtype = self._files.folder, getattr(torch, self._dtype)
         with quiet():
             encoders = {
