@@ -239,6 +239,25 @@ def test_the_command_line_shows_the_choices(verb: str) -> None:
     assert "--speed exact|fast|turbo" in text
 
 
+@pytest.mark.parametrize(
+    "recipe", [("replace-object", "--mask", "m.png", "--prompt"), ("swap-background", "--background-prompt")]
+)
+def test_a_wrong_value_is_told_before_what_is_missing(
+    recipe: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INPAINT_CACHE", str(tmp_path))  # no weights are there
+    monkeypatch.setenv("INPAINT_CONFIG", str(tmp_path))
+    make_pictures()
+    asked = (recipe[0], "p.png", *recipe[1:], "a cat", "-m", "flux-fill-dev")
+    for options, sentence in (
+        (("--guidance", "900"), "guidance: flux-fill-dev takes 28 to 35, got 900"),
+        (("--lora", "gone.safetensors"), "lora gone.safetensors: no such file"),
+        ((), "flux-fill-dev cannot run: its weights are not here"),
+    ):
+        assert sentence in call(*asked, *options).err
+
+
 def test_the_command_line_refuses_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_pictures()

@@ -43,11 +43,12 @@ class Fill(Painting, Stage):
             ParameterError: for a parameter the card does not take, or out of its range.
             EngineError: when the engine fails.
         """
-        card = log.card = run.card("fill", self.model)
+        card = log.card = run.card("fill", self.model, ready=False)  # what was asked wrongly is told first
         parameters = self.parameters_for(card, self._removal(card))
         seeds = self.seeds_for(card, run, log)
         prompt = self._prompt(card, log)
         self._say_advice(card, prompt, parameters, log)
+        run.card("fill", card.name)
         if len(edit.stacks) != 1:
             raise UsageError(f"the edit holds {len(edit.stacks)} variations: call edit.choose(k) before filling again")
         hold_back(edit, card)

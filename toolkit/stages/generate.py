@@ -81,10 +81,11 @@ class Generate(Background, Painting, Stage):
         """
         if not self._wanted():
             return edit
-        card = log.card = run.card("fill", self._engine())
+        card = log.card = run.card("fill", self._engine(), ready=False)  # what was asked wrongly is told first
         prompt = self._prompt(card)
         parameters = self.parameters_for(card)
         seeds = self.seeds_for(card, run, log)
+        run.card("fill", card.name)
         if len(edit.stacks) != 1:
             raise UsageError(f"the edit holds {len(edit.stacks)} variations: call edit.choose(k) before painting")
         order = self._order(edit, card)
