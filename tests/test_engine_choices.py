@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from commands import call, make_pictures
 from jobs import StandIn, card
 
-from toolkit import cards
+from toolkit import cards, devices
 from toolkit.cards import Card, Parameter, Removal
 from toolkit.edit import Edit, Step
 from toolkit.errors import ParameterError, RecipeError
@@ -237,6 +238,14 @@ def test_the_command_line_shows_the_choices(verb: str) -> None:
     text = call(verb, "--help").text
     assert "--memory auto|full|quantized|offload" in text
     assert "--speed exact|fast|turbo" in text
+
+
+def test_several_missing_packages_are_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert devices.installed("flux", "torch", "peft", "torchao").startswith(
+        'torch, peft and torchao are not installed: pip install "inpaint-toolkit[flux]"; without CUDA'
+    )
+    assert devices.installed("matting", "pymatting").startswith("pymatting is not installed")
 
 
 @pytest.mark.parametrize(

@@ -571,7 +571,8 @@ def test_a_prompt_of_ones_own_is_needed_where_something_is_put(run: Run, engine:
             recipe(picture, run, mask=mask, model="stand-in", prompt="a ball")
         with pytest.raises(
             EngineError,
-            match=r"^no free engine that follows a prompt can run here \(flux-fill-dev: .+\); choose one that does",
+            match=r"^no free engine that follows a prompt can run here \(flux-fill-dev: .+\); choose one that "
+            r"does with -m wavespeed-flux-fill-dev \(\$0\.035 an image\)$",  # and none that cannot run
         ):
             recipe(picture, run, mask=mask, prompt="a ball")
         assert not engine.jobs

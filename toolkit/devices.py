@@ -102,7 +102,8 @@ def installed(extra: str, *packages: str) -> str:
     if not absent:
         return ""
     verb = "is" if len(absent) == 1 else "are"
-    said = f'{" and ".join(absent)} {verb} not installed: pip install "inpaint-toolkit[{extra}]"'
+    named = f"{', '.join(absent[:-1])} and {absent[-1]}" if absent[1:] else absent[0]
+    said = f'{named} {verb} not installed: pip install "inpaint-toolkit[{extra}]"'
     if "torch" in absent:
         said += f'; without CUDA, far smaller: uv pip install --torch-backend=cpu "inpaint-toolkit[{extra}]"'
     return said

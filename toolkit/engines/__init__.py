@@ -418,10 +418,12 @@ def check_takes(card: Card, takes: Collection[Hint]) -> None:
 
 
 def prompted() -> str:
-    """How to choose an engine that follows a prompt, as the end of a sentence: those there are, with their price."""
-    known = [card for card in cards.every("fill") if card.prompt != "none"]
-    if not known:
+    """How to choose an engine that follows a prompt, as the end of a sentence: with their price those that run here and
+    the paid ones, which are set up in a minute; where there is none, all there are."""
+    every = [card for card in cards.every("fill") if card.prompt != "none"]
+    if not every:
         return "there is no card of one that does"
+    known = [card for card in every if not card.free or not missing(card)] or every
     offered = [f"-m {card.name} ({'free' if card.free else f'${card.price.per_image:g} an image'})" for card in known]
     return f"choose one that does with {' or '.join(offered)}"
 
