@@ -17,6 +17,7 @@ from weight_server import Server
 from toolkit import engines, weights
 from toolkit.engines.segment import as_given
 from toolkit.errors import EngineError
+from toolkit.schema import read_yaml
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -58,6 +59,30 @@ def test_a_hash_nobody_publishes_is_said(server: Server) -> None:
     assert f"weights here, 300 KiB; {terms}" in call("models").text
     weights.path(card).unlink()
     assert f"weights not here, of unknown size; {terms}" in call("models").text
+
+
+def test_many_files_are_few_lines_and_their_size_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")
+    assert "weights not here, 31.6 GiB; FLUX.1 [dev]" in call("models").text
+    for name in ("flux-fill-dev", "flux-fill-dev-removal"):  # whose network is the same
+        answer = call("models", "pull", name)
+        assert answer.code == 1
+        lines = answer.err.splitlines()
+        assert len(lines) < 12
+        assert "  size: 31.6 GiB" in lines
+        assert lines[-4].startswith(
+            "  23 files from https://huggingface.co/black-forest-labs/FLUX.1-Fill-dev/resolve/358"
+        )
+        assert lines[-3] == "    21 of them: hash not published here, that of the first download is held to"
+        assert lines[-2].startswith("    2 of them: hash published by the Hub's page of the file in a duplicate")
+        assert lines[-1].startswith("inpaint: flux-fill-dev: is gated: accept the terms at https://huggingface.co/")
+
+
+def test_a_shown_card_can_be_read_as_one() -> None:
+    text = call("models", "show", "flux-fill-dev").text
+    shown = read_yaml(text.rpartition("\nhere: ")[0], name="shown")
+    assert shown["parameters"]["guidance"] == {"default": 30, "minimum": 28, "maximum": 35}
+    assert len(shown["weights"]) == 23
 
 
 def test_reports_for_programs(server: Server) -> None:

@@ -136,6 +136,9 @@ class Card(Model):
     concurrency: Literal["process", "gpu", "network"]
     rank: int | None = Field(default=None, description="the highest free and usable one is taken by `auto`")
     weights: tuple[Weights, ...] = Field(default=(), strict=False)
+    weights_bytes: int | None = Field(
+        default=None, description="all of them together, where the length of each is not known"
+    )
     terms: str = Field(default="", description="address of the weights' licence and terms")
     gated: bool = Field(default=False, description="the terms must be accepted there, and a token given")
     memory: float | None = Field(default=None, description="GiB it takes at its peak, weights and all")

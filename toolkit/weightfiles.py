@@ -135,8 +135,10 @@ def missing(card: Card) -> str:
 
 def size(card: Card, *files: str) -> int | None:
     """Bytes of the card's files, of some of them if named; None where the card does not say."""
-    known = [one.bytes for one in needed(card) if not files or one.file in files]
-    return sum(one or 0 for one in known) if all(known) else None
+    wanted = [one for one in card.weights if one.file in (files or {one.file for one in needed(card)})]
+    if all(one.bytes for one in wanted):
+        return sum(one.bytes or 0 for one in wanted)
+    return card.weights_bytes if len(wanted) == len(card.weights) else None
 
 
 def record(card: Card, file: str | None = None) -> Record | None:

@@ -7,16 +7,17 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from toolkit import cards, engines, weights
-from toolkit.cards import Card
+from toolkit.cards import Card, Weights
 from toolkit.errors import Cancelled, ToolkitError, UnknownNameError, UsageError
 from toolkit.fetching import spoken
+from toolkit.schema import write_yaml
 
 _JSON = click.option("as_json", "--json", is_flag=True, help="print the answer as JSON")
 
@@ -48,8 +49,9 @@ def _show(name: str | None, as_json: bool) -> int:
         click.echo(json.dumps([_plain(card) for card in found], indent=2, default=str))
         return 0
     for card in found:
-        for field, value in card.model_dump(mode="json", exclude_defaults=True).items():
-            click.echo(f"{field}: {value}")
+        fields = card.model_dump(mode="json", exclude_defaults=True)
+        files = {name: fields.pop(name) for name in ("weights",) if name in fields}  # last, as the longest
+        click.echo(write_yaml(fields | files), nl=False)
         click.echo(f"here: {_state(card)}")
     return 0
 
@@ -66,7 +68,7 @@ def _pull(names: tuple[str, ...], source: Path | None, as_json: bool) -> int:
 
     A download that broke off is gone on with, and a file is there only when its hash is proven.
     """
-    found = [card for name in names for card in _named(name)]
+    found = [card for name in names for card in _with_base(name)]
     if source is not None and len(found) > 1:
         listed = " and ".join(f"{card.task}/{card.name}" for card in found)
         raise UsageError(f"--from: goes with one model, got {listed}")
@@ -78,7 +80,7 @@ def _pull(names: tuple[str, ...], source: Path | None, as_json: bool) -> int:
 @_JSON
 def _verify(names: tuple[str, ...], as_json: bool) -> int:
     """Hold weights that are here to their hashes."""
-    found = [card for name in names for card in _named(name)]
+    found = [card for name in names for card in _with_base(name)]
 
     def verified(card: Card) -> tuple[weights.Pulled, ...]:
         with _Meter() as meter:
@@ -98,6 +100,18 @@ def _named(name: str) -> list[Card]:
     found = [card for card in every if name in (card.name, f"{card.task}/{card.name}")]
     if not found:
         raise UnknownNameError("", "model", name, {card.name for card in every})
+    return found
+
+
+def _with_base(name: str) -> list[Card]:
+    """The cards called `name`; in place of one that has no weights of its own and uses another's, that other."""
+    found = []
+    for card in _named(name):
+        if base := card.settings.get("base"):
+            click.echo(f"{card.name}: uses the weights of {base}", err=True)
+            found += [*_named(f"{card.task}/{base}"), *([card] if card.weights else [])]
+        else:
+            found.append(card)
     return found
 
 
@@ -141,11 +155,8 @@ def _brought(card: Card, source: Path | None) -> tuple[weights.Pulled, ...]:
         click.echo(
             f"  {card.settings['single_file']} is {given}, as the settings say; its hash is not checked", err=True
         )
-    for one in weights.needed(card):
-        place = source or f"{one.url}{f' (revision {one.revision})' if one.revision else ''}"
-        by = f"published by {one.source}" if one.source else "on the card"
-        said = f"{by}, checked" if one.sha256 else "not published here, that of the first download is held to"
-        click.echo(f"  {one.file} from {place}; hash {said}", err=True)
+    for line in _origins(weights.needed(card), source):
+        click.echo(f"  {line}", err=True)
     try:
         with _Meter() as meter:
             return weights.pull(card, source=source, progress=meter, say=meter.say)
@@ -153,6 +164,26 @@ def _brought(card: Card, source: Path | None) -> tuple[weights.Pulled, ...]:
         kept = weights.kept(card)
         how = f"{spoken(kept)} are kept, and the same command goes on from there" if kept else "nothing was kept"
         raise Cancelled(f"{card.name}: cancelled; {how}") from None
+
+
+def _origins(files: Sequence[Weights], source: Path | None) -> Iterator[str]:
+    """Where files come from and whose word their hashes are held to: a line a file, or a few for many."""
+    places: dict[str, dict[str, list[str]]] = {}
+    for one in files:
+        by = f"published by {one.source}" if one.source else "on the card"
+        said = f"{by}, checked" if one.sha256 else "not published here, that of the first download is held to"
+        place = f"{one.url.removesuffix(one.file)}{f' (revision {one.revision})' if one.revision else ''}"
+        places.setdefault(str(source or place), {}).setdefault(said, []).append(one.file)
+    if len(files) == 1:
+        (one,) = files
+        ((place, hashes),) = places.items()
+        place = str(source or place.replace(one.url.removesuffix(one.file), one.url, 1))
+        yield f"{one.file} from {place}; hash {next(iter(hashes))}"
+        return
+    for place, hashes in places.items():
+        yield f"{sum(map(len, hashes.values()))} files from {place}"
+        for said, names in hashes.items():
+            yield f"  {f'{len(names)} of them' if len(names) > 1 else names[0]}: hash {said}"
 
 
 def _allowed(card: Card) -> str:
@@ -163,8 +194,6 @@ def _allowed(card: Card) -> str:
 
 
 def _ended(card: Card, files: Sequence[weights.Pulled]) -> str:
-    if base := card.settings.get("base"):
-        return f"{card.name}: is {base} with other settings, whose weights it uses: inpaint models pull {base}"
     if not files:
         return f"{card.name}: needs no weights"
     length = spoken(sum(one.bytes for one in files))
