@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,4 +134,11 @@ def test_without_a_gpu_the_refusal_says_the_sizes_and_what_to_do() -> None:
     said = call("replace-object", "photo.png", "--box", BOX, "--prompt", "a cat", "-m", "tiny", "-o", "out.png")
     assert said.code == 1
     assert "tiny: needs a GPU, and torch finds none here" in said.err
+    told = "tiny cannot run here: needs a GPU, and torch finds none here"
+    asked = ("replace-object", "photo.png", "--box", BOX, "--prompt", "a cat", "-m", "tiny", "-n")
+    assert told in call(*asked).text
+    assert told not in call(*asked, "--device", "cpu").text
+    assert "cannot run here: device cuda:" in call(*asked, "--device", "cuda").text
+    for verb in ("models", "doctor"):
+        assert re.search("tiny .*: needs a GPU|tiny +needs a GPU", call(verb).text)
     assert "--device cpu" in said.err

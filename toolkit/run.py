@@ -267,6 +267,10 @@ class Run:
             return given[0]
         return engines.resolve(task, name, ready=ready, takes=takes)
 
+    def missing(self, card: Card) -> str:
+        """What keeps a card's engine from running here, on the run's device, in one sentence; empty for nothing."""
+        return "" if card.name in self._shared.given else engines.missing(card, self.device)
+
     def fill(self, card: Card, jobs: Sequence[FillJob]) -> Iterator[FillResult]:
         """Have jobs filled by the card's engine, together with the jobs of other edits; results in any order."""
         with self._shared.lock:

@@ -63,7 +63,7 @@ def command() -> int:
         click.echo(f"{task}: auto takes {taken or 'nothing'}")
         for card in every:
             try:
-                reason = engines.missing(card)
+                reason = engines.missing(card, "auto")
             except ToolkitError as error:
                 reason = str(error)
             why = reason or ("no rank: only by name" if card.rank is None else f"rank {card.rank}")

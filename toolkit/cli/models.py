@@ -201,7 +201,7 @@ def _ended(card: Card, files: Sequence[weights.Pulled]) -> str:
     lines = [f"{card.name}: {how} and proven, {length} in {weights.folder(card)}"]
     for one in files:
         lines.append(f"  {one.file} sha256 {one.sha256}{'' if one.published else ' (not published; as first pulled)'}")
-    if reason := engines.missing(card):
+    if reason := engines.missing(card, "auto"):
         lines.append(f"  cannot run yet: {reason}")
     return "\n".join(lines)
 
@@ -230,7 +230,7 @@ def _listed(card: Card) -> str:
 
 
 def _state(card: Card) -> str:
-    reason = engines.missing(card)
+    reason = engines.missing(card, "auto")
     if reason:
         return f"cannot run: {reason}"
     return "ready" if card.rank is not None else "ready, never taken by auto"
@@ -239,7 +239,7 @@ def _state(card: Card) -> str:
 def _plain(card: Card) -> dict[str, Any]:
     return {
         **card.model_dump(mode="json"),
-        "missing": engines.missing(card),
+        "missing": engines.missing(card, "auto"),
         "weights_here": not weights.missing(card) if card.weights else None,
     }
 

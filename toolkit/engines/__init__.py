@@ -2,7 +2,8 @@
 
 An adapter is the file `toolkit/engines/<task>/<adapter>.py` with a class `Engine(card)` that follows the
 protocol of its task, and, where something might be missing on a machine, a function `missing(card)` that
-says in one sentence what, or returns "". Where the user's settings decide what an engine costs, a function
+says in one sentence what, or returns "". Where an engine runs on some devices only, a function `missing_on(card,
+device)` says so in the same way. Where the user's settings decide what an engine costs, a function
 `configured(card)` returns the card with that. Adapters import heavy libraries when opened, never at import.
 """
 
@@ -338,16 +339,21 @@ def adapter(card: Card) -> Any:
         raise EngineError(f"{card.name}: no adapter {card.adapter!r} for {card.task}") from None
 
 
-def missing(card: Card) -> str:
-    """What keeps the card's engine from running here, in one sentence; empty when nothing does."""
+def missing(card: Card, device: str | None = None) -> str:
+    """What keeps the card's engine from running here, in one sentence; empty when nothing does.
+
+    Args:
+        device: as `Run.device` says; without it nothing is asked of devices, and no heavy library imported.
+    """
     try:
         module = adapter(card)
     except EngineError as problem:
         return str(problem)
     except ImportError as problem:
         return f"{card.name}: {problem}"
-    check = getattr(module, "missing", None)
-    return str(check(card)) if check else ""
+    check, check_on = getattr(module, "missing", None), getattr(module, "missing_on", None)
+    reason = str(check(card)) if check else ""
+    return str(check_on(card, device)) if check_on and device is not None and not reason else reason
 
 
 def configured(card: Card) -> Card:

@@ -79,10 +79,15 @@ class Painting(Seeded):
         return None
 
     def planned(
-        self, edit: Edit, card: Card, passes: tuple[tuple[Window, ...], ...], parameters: Mapping[str, Any],
+        self, edit: Edit, run: Run, card: Card, passes: tuple[tuple[Window, ...], ...], parameters: Mapping[str, Any],
         enhancer: Card | None, log: Log,
     ) -> None:  # fmt: skip
-        """Note windows, calls, price and expected seconds; none where the mask would be held back, which is said."""
+        """Note windows, calls, price and expected seconds; none where the mask would be held back, which is said.
+
+        That the engine could not run here is said too.
+        """
+        if reason := run.missing(card):
+            log.notes.append(f"{card.name} cannot run here: {reason}")
         try:
             hold_back(edit, card)
         except HeldBack as problem:

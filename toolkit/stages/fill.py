@@ -78,7 +78,7 @@ class Fill(Painting, Stage):
         prompt = self._prompt(card, log)
         self._say_advice(card, prompt, parameters, log)
         enhancer = self.enhancer_for(card, self.prompt, run, log, ready=False)
-        self.planned(edit, card, edit.passes, parameters, enhancer, log)
+        self.planned(edit, run, card, edit.passes, parameters, enhancer, log)
         log.figures |= {"prompt": prompt, "parameters": parameters}
         return edit.replace(fills=())
 

@@ -125,7 +125,8 @@ class Generate(Background, Painting, Stage):
         prompt = self._prompt(card)
         parameters = self.parameters_for(card)
         order = self._order(edit, card)
-        self.planned(edit, card, _windows(order), parameters, self._enhancer(card, prompt, run, log, ready=False), log)
+        enhancer = self._enhancer(card, prompt, run, log, ready=False)
+        self.planned(edit, run, card, _windows(order), parameters, enhancer, log)
         log.figures |= {
             "prompt": prompt,
             "parameters": parameters,

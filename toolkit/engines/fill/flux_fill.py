@@ -69,9 +69,36 @@ def missing(card: Card) -> str:
     )
 
 
+def missing_on(card: Card, device: str) -> str:
+    """Why it does not run on a device: that is not there, or is a processor that nobody asked for. Imports torch."""
+    try:
+        if devices.chosen(device) != "cpu" or device == "cpu":
+            return ""
+    except EngineError as problem:
+        return str(problem)
+    files = _files(card)
+    network = files.bytes("transformer", "vae") / GIB
+    encoders = files.bytes("text_encoder", "text_encoder_2") / GIB
+    free = devices.free_memory("cpu")
+    return (
+        f"needs a GPU, and torch finds none here; its network has {network:.3g} GiB, its text encoders "
+        f"{encoders:.3g} GiB"
+        + (f", {free / GIB:.3g} GiB of memory are free" if free is not None else "")
+        + ", and a picture takes the processor hours; use -m wavespeed-flux-fill-dev, or go on with --device cpu"
+    )
+
+
 def _base(card: Card) -> Card:
     name = card.settings.get("base")
     return cards.find("fill", str(name)) if name else card
+
+
+def _files(card: Card) -> Files:
+    base, transformer = _base(card), str(card.settings.get("transformer", ""))
+    if absent := weights.missing(base) or weights.missing(card):
+        raise EngineError(f"{card.name}: {absent}")
+    single = weights.checked_path(card, transformer) if transformer else weights.single_file(base)
+    return Files(weights.folder(base), single)
 
 
 @dataclass(frozen=True)
@@ -236,7 +263,7 @@ class Engine:
             self._drop()
         if self._network is None:
             heed(run)
-            self._network = Network(self._card.name, self._files(), self._settings.dtype, device, planned.mode)
+            self._network = Network(self._card.name, _files(self._card), self._settings.dtype, device, planned.mode)
             self._loras = Loras(self._network.pipe, self._card.name)
             if not self._network.compiled and device.startswith("cuda") and planned.mode != "offload":
                 notes.append("its blocks are not compiled: torch finds no working Triton here; it is slower so")
@@ -273,7 +300,7 @@ class Engine:
         """What the text encoders make of prompts, and what is to be said of each."""
         settings = self._settings
         if self._texts is None:
-            self._texts = Texts(self._card.name, self._files(), settings.dtype, settings.text_tokens)
+            self._texts = Texts(self._card.name, _files(self._card), settings.dtype, settings.text_tokens)
         texts, notes = self._texts, {}
         found = {prompt: texts.get(prompt) for prompt in prompts}
         for prompt in found:
@@ -300,15 +327,6 @@ class Engine:
         held = 0.0 if self._network is None else need.full
         return place, room + held >= need.encoders + need.peak("full", Size(1024, 1024), 1, False)
 
-    def _files(self) -> Files:
-        base = _base(self._card)
-        if absent := weights.missing(base) or weights.missing(self._card):
-            raise EngineError(f"{self._card.name}: {absent}")
-        single = weights.single_file(base)
-        if self._settings.transformer:
-            single = weights.checked_path(self._card, self._settings.transformer)
-        return Files(weights.folder(base), single)
-
     def _device(self, run: EngineRun) -> str:
         """The device asked for.
 
@@ -316,18 +334,9 @@ class Engine:
             EngineError: when there is no GPU and nobody said to go on without.
         """
         device = devices.chosen(run.device)
-        if device != "cpu" or run.device != "auto":
-            return device
-        files = self._files()
-        network = files.bytes("transformer", "vae") / GIB
-        encoders = files.bytes("text_encoder", "text_encoder_2") / GIB
-        free = devices.free_memory(device)
-        raise EngineError(
-            f"{self._card.name}: needs a GPU, and torch finds none here; its network has {network:.3g} GiB, its text "
-            f"encoders {encoders:.3g} GiB"
-            + (f", {free / GIB:.3g} GiB of memory are free" if free is not None else "")
-            + ", and a picture takes the processor hours; use -m wavespeed-flux-fill-dev, or go on with --device cpu"
-        )
+        if reason := missing_on(self._card, run.device):
+            raise EngineError(f"{self._card.name}: {reason}")
+        return device
 
 
 def _request(job: FillJob) -> _Request:
