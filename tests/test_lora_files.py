@@ -120,6 +120,8 @@ def test_pickles_are_never_opened(name: str, there: bool) -> None:
         ("/nowhere/x.safetensors", "no such file"),
         ("style", "no such file"),
         ("owner/", "no such file"),
+        ("notes.txt:o.8", "no such file; what stands after : is to be a number, the scale, got 'o.8'"),
+        ("owner/name:strong", "what stands after : is to be a number, the scale, got 'strong'"),
         ("notes.txt", "only .safetensors files are taken, got one called notes.txt"),
         ("ftp://example.org/x.safetensors", "is no web address of a file"),
         ("https://", "is no web address of a file"),

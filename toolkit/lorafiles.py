@@ -103,6 +103,9 @@ def local(path: str) -> Path | None:
     inside = path.count("/") > 1  # of a repository; where there is such a folder here, that is meant
     if lora.is_remote(path, files=True) and not (os.path.isdir(place.parent) if inside else path.endswith(SUFFIX)):
         return None
+    before, _, scale = path.rpartition(":")
+    if os.path.exists(Path(before or path)) or lora.is_remote(before, files=True):
+        raise InputError(f"lora {path}: no such file; what stands after : is to be a number, the scale, got {scale!r}")
     raise InputError(f"lora {path}: {'is no file' if os.path.exists(place) else 'no such file'}")
 
 
