@@ -71,6 +71,7 @@ def test_a_small_run_goes_ahead_and_is_on_the_bill(service: Server) -> None:
     shown = call("runs", "show", run["id"][:6]).text
     assert sent.id in shown
     assert "$0.035 paid" in shown
+    assert "--prompt 'a meadow'" in shown, "as a shell takes it"
 
 
 def test_without_a_prompt_the_card_s_own_is_sent(service: Server) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import click
@@ -33,7 +34,7 @@ def command(ctx: click.Context, name: str | None) -> int:
     if not folder.is_dir():
         raise InputError(f"run {run.id}: its folder {folder} is gone")
     os.chdir(folder)
-    click.echo(f"resuming run {run.id}: inpaint {' '.join(arguments)}", err=True)
+    click.echo(f"resuming run {run.id}: inpaint {shlex.join(arguments)}", err=True)
     group = ctx.find_root().command
     code: int = group.main(
         list(arguments), prog_name="inpaint", standalone_mode=False, obj=Invocation(tuple(arguments), run)

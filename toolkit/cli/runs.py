@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import time
 from typing import Any
 
@@ -60,7 +61,7 @@ def _show(journal: Journal, run: RunEntry, as_json: bool) -> int:
         return 0
     click.echo(_line(journal, run))
     if folder := run.about.get("folder"):
-        click.echo(f"in {folder}: inpaint {' '.join(run.about.get('arguments', ()))}")
+        click.echo(f"in {folder}: inpaint {shlex.join(run.about.get('arguments', ()))}")
     for item in run.items:
         told = item.detail.get("error") or ", ".join(item.detail.get("outputs", ()))
         click.echo(f"  {item.state:6} {item.name}  {told}")
