@@ -15,6 +15,7 @@ import pytest
 from commands import BOX, ROOT, Answer, call, execute, files, make_pictures
 from PIL import Image
 
+from toolkit.cli import _session
 from toolkit.photo.pngwriter import chunk
 from toolkit.recipe import Recipe
 
@@ -239,6 +240,12 @@ def test_variations_are_ranked_and_shown_on_a_sheet(service: Any, monkeypatch: p
     assert "sheet" not in alone
     taken = call(*asked, "--num-images", "2", "-o", "p-add-content.png").sentence
     assert taken.startswith("p-add-content-1.png: already exists")
+
+
+def test_a_seam_is_rounded_once() -> None:
+    composite = {"stage": "composite", "figures": {"seam": [2.605]}}
+    report = {"steps": [composite], "variations": [{"seam": 2.6052}], "price": {"total": 0}}
+    assert "seam 2.61 (1 = as untouched)" in _session.summary("p.png", report, 1.0), "as the notes and the sheet say"
 
 
 def test_a_table_gives_each_photo_its_own_prompt(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:

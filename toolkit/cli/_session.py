@@ -299,7 +299,7 @@ def summary(name: str, report: dict[str, Any], seconds: float) -> str:
         if steps["select"]["engine"]:
             parts.append(f"confidence {select['confidence']:.2f}")
     if "composite" in steps:
-        seams = steps["composite"]["figures"]["seam"]
+        seams = [one["seam"] or 0.0 for one in report["variations"]]
         parts.append("seam " + ", ".join(f"{seam:.2f}" for seam in seams) + " (1 = as untouched)")
     if "backdrop" in steps:
         backdrop = steps["backdrop"]
