@@ -219,6 +219,27 @@ def test_what_a_folder_of_the_users_lacks_is_fetched_into_it(server: Server, tmp
     assert weights.missing(card) == ""
 
 
+def test_a_name_in_the_settings_that_is_no_models_is_said_where_weights_are_not_there(
+    server: Server, tmp_path: Path
+) -> None:
+    card = flux(server)
+    named = settle(nett=tmp_path, **{"flux-fill-dev-removal": tmp_path, "fill/flux-fill-dev": tmp_path})
+    assert weights.missing(card).endswith(
+        f"; {named}: weights: flux-fill-dev-removal uses those of flux-fill-dev; name that; {named}: weights: no model "
+        "'nett'; did you mean 'net'?"
+    )
+
+
+def test_a_folder_with_none_of_the_files_is_one_short_sentence(server: Server, tmp_path: Path) -> None:
+    card = flux(server)
+    with pytest.raises(InputError) as caught:
+        weights.pull(card, source=tmp_path)
+    first, second = list(FILES)[:2]
+    assert str(caught.value) == (
+        f"{tmp_path}: has no {first} and no {second} and {len(FILES) - 2} more, which net needs"
+    )
+
+
 def test_nothing_in_a_folder_of_the_users_is_replaced(server: Server, tmp_path: Path) -> None:
     card = flux(server)
     mine = write(tmp_path / "mine")

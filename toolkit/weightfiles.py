@@ -11,13 +11,14 @@ which then stands for that subfolder.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
-from toolkit import library, settings
+from toolkit import cards, library, settings
 from toolkit.cards import Card, Weights
-from toolkit.errors import EngineError
+from toolkit.errors import EngineError, UnknownNameError
 from toolkit.fetching import Progress, spoken
 from toolkit.safekeeping import Record, now, part_path, record_path, sha256_of, silent
 
@@ -125,12 +126,34 @@ def missing(card: Card) -> str:
     how = f"inpaint models pull {card.name}{f' ({spoken(length)})' if length else ''}"
     absent = [file for file in lacking if not path(card, file).is_file()]
     if absent and is_own(card):
-        more = f" and {len(absent) - 2} more" if len(absent) > 2 else ""
         named = f"{settings.settings_file()}: weights of {card.name}: {folder(card)}"
-        return f"{named} has no {' and no '.join(absent[:2])}{more}: {how}"
+        return f"{named} {without(absent)}: {how}"
     if absent:
-        return f"its weights are not here: {how}"
+        return f"its weights are not here: {how}{strays()}"
     return f"{' and '.join(f'{file} {reason}' for file, reason in lacking.items())}: {how}"
+
+
+def without(absent: Sequence[str]) -> str:
+    """That files are not there, as a clause that names two at most."""
+    more = f" and {len(absent) - 2} more" if len(absent) > 2 else ""
+    return f"has no {' and no '.join(absent[:2])}{more}"
+
+
+def strays() -> str:
+    """Models the settings name weights of that use none under that name, as the end of a sentence; empty for none.
+
+    Raises:
+        ParameterError: when the settings cannot be read.
+    """
+    said, place = "", f"{settings.settings_file()}: weights"
+    known = library.names("models")
+    by_name = {name: path for key, path in known.items() for name in (key, key.partition("/")[2])}
+    for name in settings.load().weights:
+        if name not in by_name:
+            said += f"; {UnknownNameError(place, 'model', name, {key.partition('/')[2] for key in known})}"
+        elif not (card := cards.read(by_name[name])).weights and (base := card.settings.get("base")):
+            said += f"; {place}: {name} uses those of {base}; name that"
+    return said
 
 
 def size(card: Card, *files: str) -> int | None:

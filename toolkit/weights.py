@@ -39,6 +39,7 @@ from toolkit.weightfiles import (
     state,
     unlike,
     verify,
+    without,
 )
 
 __all__ = [
@@ -160,7 +161,7 @@ def _sources(card: Card, source: Path | None) -> dict[str, Path]:
     if source.is_dir():
         lacking = [name for name in names if not (source / name).is_file() and state(card, entry(card, name))]
         if lacking:
-            raise InputError(f"{source}: has no {' and no '.join(lacking)}, which {card.name} needs")
+            raise InputError(f"{source}: {without(lacking)}, which {card.name} needs")
         return {name: source / name for name in names if (source / name).is_file()}
     if not source.is_file():
         raise InputError(f"{source}: {'is no file' if source.exists() else 'no such file'}")
