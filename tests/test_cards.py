@@ -71,6 +71,16 @@ def test_shipped_cards_are_whole(path: Path) -> None:
         assert card.concurrency == "network"
 
 
+def test_a_card_on_anothers_weights_takes_what_that_takes() -> None:
+    for card in cards.every():
+        if base := card.settings.get("base"):
+            other = cards.find(card.task, base)
+            same = ("adapter", "limits", "parameters", "prompt", "pace", "batch_seeds", "in_flight", "concurrency")
+            assert [getattr(card, name) for name in same] == [getattr(other, name) for name in same]
+            for name in other.settings:
+                assert card.settings[name] == other.settings[name]
+
+
 def test_some_engine_needs_nothing() -> None:
     for task in ("fill", "segment"):
         card = engines.resolve(task)
