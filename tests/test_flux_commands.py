@@ -86,6 +86,15 @@ def test_image_k_comes_again_alone(place: Path) -> None:
     assert min(np.abs(alone - picture).max() for picture in ranked) <= 1
 
 
+def test_a_cache_that_cannot_be_written_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "file").touch()
+    monkeypatch.setenv("INPAINT_CACHE", str(place / "file"))
+    (photo,) = replaced("-o", "out.png")["items"]
+    assert f"tiny: {place / 'file' / 'prompts'} cannot be written, so the text encoders" in " ".join(photo["notes"])
+    monkeypatch.setenv("INPAINT_CACHE", str(place / "folder"))
+    assert "cannot be written" not in str(replaced("-o", "out.png", "--overwrite"))
+
+
 def test_options_reach_the_engine(place: Path) -> None:
     report = replaced("--memory", "offload", "--speed", "fast", "--steps", "2", "--guidance", "35", "-o", "out.png")
     step = filled(report)

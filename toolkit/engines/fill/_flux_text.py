@@ -78,6 +78,10 @@ class Texts:
                 self.release()
         return made
 
+    def unkept(self, prompt: str) -> str:
+        """The folder a prompt's embedding could not be written to; empty where it lies there."""
+        return "" if self._kept.path(f"{self._key(prompt)} pooled").is_file() else str(self._kept.folder)
+
     def release(self) -> None:
         """Give the encoders' memory back."""
         self._encoders = None

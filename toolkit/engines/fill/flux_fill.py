@@ -315,6 +315,12 @@ class Engine:
                         f"the prompt was read on the processor: {device} has no room for the text encoders"
                     )
             found |= texts.encode(unknown, place, keep=keep)
+            for prompt in unknown:
+                if folder := texts.unkept(prompt):
+                    notes.setdefault(prompt, []).append(
+                        f"{folder} cannot be written, so the text encoders are loaded for this prompt another time; "
+                        "INPAINT_CACHE names another place"
+                    )
         return {prompt: embedding for prompt, embedding in found.items() if embedding is not None}, notes
 
     def _place_for_encoders(self, device: str) -> tuple[str, bool]:
