@@ -412,6 +412,11 @@ def test_models_are_listed_and_shown() -> None:
     assert (card["name"], card["task"]) == ("telea", "fill")
 
 
+def test_the_doctor_s_reasons_stand_below_each_other() -> None:
+    fillers = call("doctor").text.partition("fill: auto takes")[2].partition("enhance: auto takes")[0].splitlines()[1:]
+    assert len({len(line) - len(line[4:].partition(" ")[2].lstrip()) for line in fillers}) == 1
+
+
 def test_check_goes_on_after_a_bad_file() -> None:
     Path("bad.yaml").write_text("stages: [grw]")
     answer = call("check", "bad.yaml", "remove-object")

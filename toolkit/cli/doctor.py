@@ -61,6 +61,7 @@ def command() -> int:
             if any(card.rank is not None and not card.weights for card in every):
                 problems.append(str(error))
         click.echo(f"{task}: auto takes {taken or 'nothing'}")
+        widest = max(len(card.name) for card in every)
         for card in every:
             try:
                 reason = engines.missing(card, "auto")
@@ -68,7 +69,7 @@ def command() -> int:
                 reason = str(error)
             why = reason or ("no rank: only by name" if card.rank is None else f"rank {card.rank}")
             why += "" if card.free else ", costs money: only by name"
-            click.echo(f"  {'*' if card.name == taken else ' '} {card.name:22} {why}")
+            click.echo(f"  {'*' if card.name == taken else ' '} {card.name:{widest}} {why}")
     for path in library.names("recipes").values():
         try:
             Recipe.load(path)
