@@ -35,9 +35,9 @@ def mortal(last):
             os.kill(os.getpid(), signal.SIGKILL)
     write = database.Database.write
     @contextlib.contextmanager
-    def writing(self, **options):
+    def writing(self):
         step()
-        with write(self, **options) as connection:
+        with write(self) as connection:
             yield connection
         step()
     database.Database.write = writing
@@ -49,6 +49,7 @@ def mortal(last):
             step()
             return answer
         setattr(owner, name, wrapped)
+    around(database.Database, "change")
     around(http.client.HTTPConnection, "request")
     around(http.client.HTTPConnection, "getresponse")
     around(traffic, "_whole")
