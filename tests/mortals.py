@@ -17,7 +17,7 @@ from tests.paid import quick_card
 
 _CODE = """
 import contextlib, json, os, signal, sys
-import cv2, httpcore, numpy as np
+import cv2, http.client, numpy as np
 from toolkit import database, errors, journal, limits, recipe, run
 from toolkit.engines.fill import wavespeed
 from toolkit.wavespeed import account, traffic
@@ -35,9 +35,9 @@ def mortal(last):
             os.kill(os.getpid(), signal.SIGKILL)
     write = database.Database.write
     @contextlib.contextmanager
-    def writing(self, **options):
+    def writing(self):
         step()
-        with write(self, **options) as connection:
+        with write(self) as connection:
             yield connection
         step()
     database.Database.write = writing
@@ -49,7 +49,9 @@ def mortal(last):
             step()
             return answer
         setattr(owner, name, wrapped)
-    around(httpcore.HTTPConnection, "handle_request")
+    around(database.Database, "change")
+    around(http.client.HTTPConnection, "request")
+    around(http.client.HTTPConnection, "getresponse")
     around(traffic, "_whole")
     return lambda: passed
 

@@ -234,11 +234,51 @@ def test_an_upload_is_done_without_being_announced_and_nothing_else_is(journal: 
         claim.done({})
 
 
+def test_an_upload_is_written_down_once_it_is_done_and_not_before(tmp_path: Path) -> None:
+    here, there = Journal(tmp_path), Journal(tmp_path)
+    run = here.begin({})
+    answer = {"url": "https://host/1", "expires": time.time() + 60}
+    with pytest.raises(ValueError, match="inside"), here.claim("key", "upload", run):
+        raise ValueError("inside")
+    assert here.run(run).jobs == ()
+    with here.claim("key", "upload", run) as claim:
+        assert there.lookup("key") is None
+        assert in_threads(3, lambda: held(here, "key")) == [True, True, True]
+        with there.claim("key", "upload") as second:  # another process does not wait: it may bring it too
+            second.done(answer | {"url": "https://host/2"})
+        claim.done(answer)
+    for journal in (here, there):
+        with journal.claim("key", "upload") as claim:
+            assert (claim.holds, claim.entry.attempt, claim.entry.answer) == (False, 1, answer)
+    here.forget_upload("key")
+    with there.claim("key", "upload") as claim:
+        assert (claim.entry.state, claim.entry.attempt) == ("intended", 2)
+        claim.done(answer)
+    found = here.lookup("key")
+    assert found is not None
+    assert (found.attempt, found.run, found.owner, list(found.times)) == (2, "", "", ["intended", "done"])
+
+
+def test_an_upload_that_an_earlier_version_announced_is_taken_up(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    run = journal.begin({})
+    journal.close()
+    with sqlite3.connect(tmp_path / "journal.sqlite3") as connection:
+        connection.execute(
+            "INSERT INTO job (key, attempt, kind, state, run, owner, times) "
+            """VALUES ('key', 1, 'upload', 'intended', 'its run', 'its owner', '{"intended": 1}')"""
+        )
+    connection.close()
+    with journal.claim("key", "upload", run) as claim:
+        assert (claim.entry.state, claim.entry.attempt) == ("intended", 1)
+        claim.done({"url": "https://host/1", "expires": time.time() + 60})
+    assert [(job.state, job.attempt, job.owner) for job in journal.run(run).jobs] == [("done", 1, "")]
+
+
 def test_an_upload_is_good_until_it_expires(journal: Journal) -> None:
     for expires, found in ((time.time() + 100, "done"), (time.time() - 1, "intended")):
         key = f"key {found}"
         with journal.claim(key, "upload") as claim:
-            claim.sending({}, 0)
             claim.done({"url": "https://host/x", "expires": expires})
         assert (journal.lookup(key) is not None) == (found == "done")
         with journal.claim(key, "upload") as claim:

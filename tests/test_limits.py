@@ -159,6 +159,18 @@ def test_a_clock_that_was_set_back_holds_nobody_up_for_longer(tmp_path: Path) ->
     assert started(limits)
 
 
+def test_starts_of_more_than_a_minute_ago_do_not_count_and_are_not_kept_for_long(tmp_path: Path) -> None:
+    clock = Clock()
+    limits = Limits(tmp_path, "account", 3, 5, clock)
+    for _ in range(40):
+        assert started(limits)
+        clock.now += 25
+    limits.close()
+    with sqlite3.connect(tmp_path / "limits.sqlite3") as connection:
+        assert connection.execute("SELECT count(*) FROM start").fetchone()[0] <= 6
+    connection.close()
+
+
 def test_waiting_ends_when_cancelled_in_line_and_at_its_head() -> None:
     limits = Limits(None, "account", 1000, 1)
     stop, ended = threading.Event(), Counter[str]()

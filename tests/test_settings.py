@@ -38,6 +38,62 @@ def test_settings_are_read(folder: Path) -> None:
     assert found.loras == {"brand": ["a/b", "c/d:0.5"]}
 
 
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files count as changed long ago."""
+    monkeypatch.setattr(settings, "_SETTLED", -3600.0)
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_is_parsed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "settings.yaml"
+    path.write_text("wavespeed: {tier: gold}")
+    settings.store_key("wavespeed", KEY)
+    first, key = settings.load(), settings.key_for("wavespeed")
+    monkeypatch.setattr(settings, "read_yaml", lambda path: pytest.fail("it is parsed again"))
+    assert settings.load() is first
+    assert settings.key_for("wavespeed") == key
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_that_was_changed_is_parsed_again(folder: Path) -> None:
+    path = folder / "settings.yaml"
+    for change, tier in enumerate(("gold", "bronze", "silver")):
+        if change < 2:
+            path.write_text(f"wavespeed: {{tier: {tier}}}")
+        else:  # of the same length, but another file
+            (folder / "other").write_text(f"wavespeed: {{tier: {tier}}}")
+            (folder / "other").replace(path)
+        assert settings.load().wavespeed.tier == tier
+    path.unlink()
+    assert settings.load() == settings.Settings()
+    path.write_text("wavespeed: {tier: platinum}")
+    for _ in range(2):
+        with pytest.raises(ParameterError, match="tier"):
+            settings.load()
+
+
+def test_changes_within_a_moment_are_all_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "settings.yaml"
+    path.write_text("chat: {timeout: 0}")
+    found = path.stat()
+    # Even where the file's times and size do not tell of it.
+    monkeypatch.setattr(Path, "stat", lambda self, **options: found if self == path else os.stat(self))
+    for seconds in range(1, 10):
+        path.write_text(f"chat: {{timeout: {seconds}}}")
+        assert settings.load().chat.timeout == seconds
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_keys_that_others_may_read_from_now_on_are_not_used() -> None:
+    path = settings.store_key("wavespeed", KEY)
+    assert settings.key_for("wavespeed") is not None
+    path.chmod(0o644)
+    with pytest.raises(EngineError, match="chmod 600"):
+        settings.key_for("wavespeed")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

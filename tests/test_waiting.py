@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
 import pytest
 
 from toolkit.errors import Cancelled
-from toolkit.wavespeed.waiting import wait
+from toolkit.waiting import Line, wait
 
 
 def test_it_ends_when_the_time_is_up() -> None:
@@ -66,3 +67,43 @@ def test_it_works_again_after_nobody_has_waited_for_a_while() -> None:
         with pytest.raises(Cancelled):
             wait(30.0, stop.is_set)
         time.sleep(1.0)
+
+
+def test_turns_come_in_order_and_pass_over_who_was_cancelled() -> None:
+    line, stop, seen = Line(), threading.Event(), list[str]()
+
+    def work(name: str) -> None:
+        try:
+            with line.turn(lambda: name == "second" and stop.is_set()):
+                seen.append(name)
+                if name == "third":
+                    raise ValueError(name)
+        except (Cancelled, ValueError) as problem:
+            seen.append(f"{name} {type(problem).__name__}")
+
+    threads = []
+    with line.turn(lambda: False):
+        for name in ("first", "second", "third", "fourth"):
+            threads.append(threading.Thread(target=work, args=(name,)))
+            threads[-1].start()
+            while len(line._waiters) < len(threads):
+                time.sleep(0.001)
+        stop.set()
+        threads[1].join(20.0)
+        assert seen == ["second Cancelled"]
+    for thread in threads:
+        thread.join(20.0)
+    assert seen[1:] == ["first", "third", "third ValueError", "fourth"]
+    with line.turn(lambda: True):  # nobody is before it: it does not wait
+        seen.append("again")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_is_in_nobodys_line() -> None:
+    line = Line()
+    with line.turn(lambda: False):
+        child = os.fork()
+        if not child:
+            with line.turn(lambda: True):
+                os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -4,7 +4,7 @@
        nothing was sent   │          ├── failed     certainly refused, or failed; the next attempt is a new row
                           └──────────┴── unknown    perhaps paid; becomes sent, done or failed once it is found out
 
-An upload costs nothing: it goes from intended to done.
+An upload costs nothing: it is written down once it is done, and only threads of one process wait for each other's.
 """
 
 from __future__ import annotations
@@ -56,17 +56,19 @@ class Attempts:
         """A new attempt; None when another process made one since we looked."""
         attempt = after.attempt + 1 if after else 1
         entry = Entry(key, attempt, kind, "intended", run, self.me(), times={"intended": time.time()})
+        if kind == "upload":
+            return entry
+        statement = (
+            "INSERT OR IGNORE INTO job (key, attempt, kind, state, run, owner, times) "
+            "VALUES (?, ?, ?, 'intended', ?, ?, ?)"
+        )
         values = (key, attempt, kind, run, entry.owner, as_json(entry.times))
+        if not after:
+            return entry if self.database.change(statement, values) else None
         with self.database.write() as database:
-            made = database.execute(
-                "INSERT OR IGNORE INTO job (key, attempt, kind, state, run, owner, times) "
-                "VALUES (?, ?, ?, 'intended', ?, ?, ?)",
-                values,
-            )
-            if not made.rowcount:
+            if not database.execute(statement, values).rowcount:
                 return None
-            if after:
-                database.execute("UPDATE job SET owner = '' WHERE key = ? AND attempt < ?", (key, attempt))
+            database.execute("UPDATE job SET owner = '' WHERE key = ? AND attempt < ?", (key, attempt))
             return entry
 
     def adopt(self, entry: Entry, run: str) -> Entry | None:
@@ -100,11 +102,8 @@ class Attempts:
 
     def free(self, entry: Entry) -> None:
         """Let go of an attempt that is held."""
-        with self.database.write() as database:
-            database.execute(
-                "UPDATE job SET owner = '' WHERE key = ? AND attempt = ? AND owner = ?",
-                (entry.key, entry.attempt, entry.owner),
-            )
+        statement = "UPDATE job SET owner = '' WHERE key = ? AND attempt = ? AND owner = ?"
+        self.database.change(statement, (entry.key, entry.attempt, entry.owner))
 
     def me(self) -> str:
         """This process's id, as owners of attempts are written down."""
@@ -183,21 +182,22 @@ class Claim:
     def _write(self, columns: Mapping[str, Any], *, state: State, **changes: Any) -> None:
         entry = self.entry
         assert self.holds, f"a job that was {entry.state} when it was claimed cannot become {state}"
-        free = entry.kind == "upload" and state == "done"
-        assert free or state in _NEXT[entry.state], f"a job that is {entry.state} cannot become {state}"
+        following = ("done",) if entry.kind == "upload" else _NEXT[entry.state]
+        assert state in following, f"a job that is {entry.state} cannot become {state}"
         if state == "done":
             changes["owner"] = ""
         changes |= {"state": state, "times": {**entry.times, state: time.time()}}
         values = {name: _COLUMNS.get(name, _as_it_is)(value) for name, value in changes.items()}
         values |= columns
+        where: tuple[Any, ...] = ()
+        if entry.kind == "upload":  # one that another process brought meanwhile is as good
+            values |= {"key": entry.key, "attempt": entry.attempt, "kind": entry.kind, "run": entry.run}
+            statement = f"INSERT OR REPLACE INTO job ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
+        else:
+            where = (entry.key, entry.attempt, self._attempts.me())
+            statement = f"UPDATE job SET {' = ?, '.join(values)} = ? WHERE key = ? AND attempt = ? AND owner = ?"
         durable = state == "sending" or entry.kind == "enhance"
-        with self._attempts.database.write(durable=durable) as database:
-            written = database.execute(
-                f"UPDATE job SET {', '.join(f'{name} = ?' for name in values)} "
-                "WHERE key = ? AND attempt = ? AND owner = ?",
-                (*values.values(), entry.key, entry.attempt, self._attempts.me()),
-            ).rowcount
-        if not written:
+        if not self._attempts.database.change(statement, (*values.values(), *where), durable=durable):
             raise EngineError("the journal no longer has the job that is held; was it removed, or its `owners` folder?")
         self.entry = replace(entry, **changes)
 

@@ -51,21 +51,29 @@ class Database:
         with self._lock, self._sentences():
             return self._open().execute(statement, values).fetchall()
 
-    @contextlib.contextmanager
-    def write(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        """A transaction that nobody else can write beside; an exception undoes it.
+    def change(self, statement: str, values: Sequence[Any] = (), *, durable: bool = False) -> int:
+        """A transaction of one statement; how many rows it changed, all of them or none.
 
         Args:
+            statement: INSERT, UPDATE or DELETE.
+            values: for its question marks.
             durable: it is on the disk, and survives a power cut, before this returns.
 
         Raises:
             EngineError: when the file cannot be opened or written.
         """
         with self._lock, self._sentences():
-            connection = self._open()
-            if durable != self._durable:
-                connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-                self._durable = durable
+            return self._open(durable).execute(statement, values).rowcount
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that nobody else can write beside; an exception undoes it.
+
+        Raises:
+            EngineError: when the file cannot be opened or written.
+        """
+        with self._lock, self._sentences():
+            connection = self._open(durable=False)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -85,7 +93,7 @@ class Database:
             self._connection.close()
             self._connection = None
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, durable: bool | None = None) -> sqlite3.Connection:
         if self._connection is None:
             with _opening:
                 if self._path:
@@ -95,6 +103,9 @@ class Database:
                 self._connection = self._connected()
                 weakref.finalize(self, self._connection.close)
             self._durable = False
+        if durable is not None and durable != self._durable:
+            self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
         return self._connection
 
     def _connected(self) -> sqlite3.Connection:

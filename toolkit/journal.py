@@ -84,8 +84,8 @@ class Journal:
         """Note that a run begins; its id, 12 hexadecimal digits. Best effort: see `trouble`."""
         run = secrets.token_hex(6)
         text = as_json(about)
-        with self._best_effort(), self._database.write() as database:
-            database.execute(
+        with self._best_effort():
+            self._database.change(
                 "INSERT INTO run (id, about, state, owner, at) VALUES (?, ?, 'running', ?, ?)",
                 (run, text, self._attempts.me(), time.time()),
             )
@@ -94,13 +94,13 @@ class Journal:
     def note(self, run: str, number: int, name: str, state: ItemState, detail: Mapping[str, Any]) -> None:
         """Note what became of photo `number`, in place of what was noted before. Best effort: see `trouble`."""
         values = (run, number, as_text(name), state, as_json(detail), time.time())
-        with self._best_effort(), self._database.write() as database:
-            database.execute("INSERT OR REPLACE INTO item VALUES (?, ?, ?, ?, ?, ?)", values)
+        with self._best_effort():
+            self._database.change("INSERT OR REPLACE INTO item VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def end(self, run: str, state: Literal["ended", "failed", "cancelled"] = "ended") -> None:
         """Note how a run ended. Best effort: see `trouble`."""
-        with self._best_effort(), self._database.write() as database:
-            database.execute("UPDATE run SET state = ?, ended = ? WHERE id = ?", (state, time.time(), run))
+        with self._best_effort():
+            self._database.change("UPDATE run SET state = ?, ended = ? WHERE id = ?", (state, time.time(), run))
 
     def reopen(self, run: str) -> None:
         """Have this process go on with a run, given by its full id.
@@ -113,12 +113,10 @@ class Journal:
             raise EngineError(f"run {run}: no such run is written down")
         reopened = 0
         if self._run(rows[0]).state != "running":
-            with self._database.write() as database:
-                reopened = database.execute(
-                    "UPDATE run SET state = 'running', ended = NULL, owner = ? "
-                    "WHERE id = ? AND owner = ? AND state = ?",
-                    (self._attempts.me(), run, rows[0]["owner"], rows[0]["state"]),
-                ).rowcount
+            reopened = self._database.change(
+                "UPDATE run SET state = 'running', ended = NULL, owner = ? WHERE id = ? AND owner = ? AND state = ?",
+                (self._attempts.me(), run, rows[0]["owner"], rows[0]["state"]),
+            )
         if not reopened:
             raise EngineError(f"run {run}: is still running; wait for it or stop it first")
 
@@ -190,10 +188,9 @@ class Journal:
         Raises:
             EngineError: when the journal cannot be written.
         """
-        with self._database.write() as database:
-            database.execute(
-                "UPDATE job SET state = 'failed' WHERE key = ? AND kind = 'upload' AND state = 'done'", (key,)
-            )
+        self._database.change(
+            "UPDATE job SET state = 'failed' WHERE key = ? AND kind = 'upload' AND state = 'done'", (key,)
+        )
 
     def knows(self, remote: str) -> bool:
         """Whether a job of the service with this id is written down here.

@@ -14,6 +14,7 @@ from pathlib import Path
 from toolkit.database import Database
 from toolkit.errors import Cancelled, EngineError
 from toolkit.liveness import Owner, after_fork
+from toolkit.waiting import Line
 
 WINDOW = 60.0
 """Seconds over which starts are counted."""
@@ -27,6 +28,15 @@ CREATE TABLE slot (id TEXT PRIMARY KEY, account TEXT NOT NULL, owner TEXT NOT NU
 CREATE TABLE start (account TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX start_of_account ON start (account, at);
 CREATE TABLE pause (account TEXT PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL)
+"""
+
+_STANDS = """
+SELECT coalesce((SELECT at FROM start WHERE account = :account ORDER BY at DESC LIMIT 1), 0) AS latest,
+    coalesce((SELECT at FROM start WHERE account = :account ORDER BY at LIMIT 1), :now) AS oldest,
+    (SELECT at FROM start WHERE account = :account AND at > :past ORDER BY at DESC LIMIT 1 OFFSET :others) AS full,
+    coalesce((SELECT at FROM pause WHERE account = :account), 0) AS paused,
+    coalesce((SELECT until FROM pause WHERE account = :account), 0) AS until,
+    (SELECT count(*) FROM slot WHERE account = :account) AS held
 """
 
 
@@ -53,11 +63,11 @@ class Limits:
         self._owner = Owner(folder)
         self._account = hashlib.sha256(account.encode()).hexdigest()[:16]
         self._per_minute, self._concurrent, self._clock = max(1, per_minute), max(1, concurrent), clock
+        self._line = Line()
         self._fresh()
         after_fork(self, Limits._fresh)
 
     def _fresh(self) -> None:
-        self._first = threading.Lock()
         self._freed = threading.Condition()
 
     def close(self) -> None:
@@ -73,21 +83,14 @@ class Limits:
 
         Args:
             cancelled: asked several times a second while waiting.
-            on_wait: told as often for how many seconds at least; 0 where that depends on others.
+            on_wait: told as often, while first in line, for how many seconds at least; 0 where that depends on others.
 
         Raises:
             Cancelled: when `cancelled` said so.
             EngineError: when the file cannot be written.
         """
-        # One thread at a time looks at the file; the others wait in line at no cost.
-        while not self._first.acquire(timeout=_TICK):
-            if cancelled():
-                raise Cancelled
-            on_wait(0.0)
-        try:
+        with self._line.turn(cancelled):  # one thread at a time looks at the file
             name = self._wait(cancelled, on_wait)
-        finally:
-            self._first.release()
         try:
             yield
         finally:
@@ -100,12 +103,11 @@ class Limits:
             EngineError: when the file cannot be written.
         """
         now = self._clock()
-        with self._database.write() as database:
-            database.execute(
-                "INSERT INTO pause VALUES (?, ?, ?) ON CONFLICT (account) DO UPDATE "
-                "SET at = excluded.at, until = max(until, excluded.until)",
-                (self._account, now, now + seconds),
-            )
+        self._database.change(
+            "INSERT INTO pause VALUES (?, ?, ?) ON CONFLICT (account) DO UPDATE "
+            "SET at = excluded.at, until = max(until, excluded.until)",
+            (self._account, now, now + seconds),
+        )
 
     def _wait(self, cancelled: Callable[[], bool], on_wait: Callable[[float], None]) -> str:
         while True:
@@ -124,23 +126,22 @@ class Limits:
         try:
             me = self._owner.id
             with self._database.write() as database:
-                # A clock that was set back must not hold anybody up for longer than was meant.
-                database.execute("UPDATE start SET at = ? WHERE account = ? AND at > ?", (now, account, now))
-                database.execute(
-                    "UPDATE pause SET until = until - at + ?, at = ? WHERE account = ? AND at > ?",
-                    (now, now, account, now),
-                )
-                database.execute("DELETE FROM start WHERE at <= ?", (now - WINDOW,))
-                paused = database.execute("SELECT until FROM pause WHERE account = ?", (account,)).fetchone()
-                if paused and paused[0] > now:
-                    return "", paused[0] - now
-                full = database.execute(
-                    "SELECT at FROM start WHERE account = ? ORDER BY at DESC LIMIT 1 OFFSET ?",
-                    (account, self._per_minute - 1),
-                ).fetchone()
-                if full:
-                    return "", full[0] + WINDOW - now
-                if self._held(database) >= self._concurrent:
+                stands = self._stands(database, now)
+                if stands["latest"] > now or stands["paused"] > now:
+                    # A clock that was set back must not hold anybody up for longer than was meant.
+                    database.execute("UPDATE start SET at = ? WHERE account = ? AND at > ?", (now, account, now))
+                    database.execute(
+                        "UPDATE pause SET until = until - at + ?, at = ? WHERE account = ? AND at > ?",
+                        (now, now, account, now),
+                    )
+                    stands = self._stands(database, now)
+                if stands["oldest"] < now - 2 * WINDOW:  # once a minute, and not each time
+                    database.execute("DELETE FROM start WHERE at <= ?", (now - WINDOW,))
+                if stands["until"] > now:
+                    return "", stands["until"] - now
+                if stands["full"] is not None:
+                    return "", stands["full"] + WINDOW - now
+                if stands["held"] >= self._concurrent and self._living(database) >= self._concurrent:
                     return "", 0.0
                 name = secrets.token_hex(8)
                 database.execute("INSERT INTO slot VALUES (?, ?, ?)", (name, account, me))
@@ -151,20 +152,23 @@ class Limits:
                 f"{problem.filename}: cannot be made ({problem.strerror}); its folder must be writable"
             ) from problem
 
-    def _held(self, database: sqlite3.Connection) -> int:
-        """Slots of the account in use; those of the dead are taken back when they would stand in the way."""
-        count = "SELECT count(*) FROM slot WHERE account = ?"
-        held: int = database.execute(count, (self._account,)).fetchone()[0]
-        if held >= self._concurrent:
-            owners = database.execute("SELECT DISTINCT owner FROM slot WHERE account = ?", (self._account,)).fetchall()
-            dead = [(owner,) for (owner,) in owners if not self._owner.alive(owner)]
-            database.executemany("DELETE FROM slot WHERE owner = ?", dead)
-            held = database.execute(count, (self._account,)).fetchone()[0]
+    def _stands(self, database: sqlite3.Connection, now: float) -> sqlite3.Row:
+        """How the account stands, in one row."""
+        values = {"account": self._account, "now": now, "past": now - WINDOW, "others": self._per_minute - 1}
+        row: sqlite3.Row = database.execute(_STANDS, values).fetchone()
+        return row
+
+    def _living(self, database: sqlite3.Connection) -> int:
+        """Slots of the account in use, once those of the dead are taken back."""
+        owners = database.execute("SELECT DISTINCT owner FROM slot WHERE account = ?", (self._account,)).fetchall()
+        dead = [(owner,) for (owner,) in owners if not self._owner.alive(owner)]
+        database.executemany("DELETE FROM slot WHERE owner = ?", dead)
+        held: int = database.execute("SELECT count(*) FROM slot WHERE account = ?", (self._account,)).fetchone()[0]
         return held
 
     def _give_back(self, name: str) -> None:
         """Free a slot; in a forked child, its parent's stays."""
-        with contextlib.suppress(EngineError), self._database.write() as database:
-            database.execute("DELETE FROM slot WHERE id = ? AND owner = ?", (name, self._owner.id))
+        with contextlib.suppress(EngineError):
+            self._database.change("DELETE FROM slot WHERE id = ? AND owner = ?", (name, self._owner.id))
         with self._freed:
             self._freed.notify_all()

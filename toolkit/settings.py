@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import stat
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
@@ -16,6 +17,7 @@ from toolkit.errors import EngineError, OutputError, ParameterError
 from toolkit.library import configuration_folder
 from toolkit.schema import Model, build, read_yaml, write_yaml
 
+T = TypeVar("T")
 Tier = Literal["bronze", "silver", "gold", "ultra"]
 
 KEYS: Mapping[str, str] = {
@@ -24,6 +26,11 @@ KEYS: Mapping[str, str] = {
     "huggingface": "HF_TOKEN",
 }
 """Services that take a key, and the environment variable that goes before the stored one."""
+
+_SETTLED = 3.0
+"""Seconds after a file was changed until its times would tell of another change, on any file system."""
+
+_made: dict[Path, tuple[tuple[int, ...], Any]] = {}
 
 
 def _address(value: str) -> str:
@@ -125,6 +132,9 @@ def _unfolded(path: str) -> Path:
         return Path(path)
 
 
+_DEFAULTS = Settings()
+
+
 def settings_file() -> Path:
     """Where `load` reads them; there need be none."""
     return configuration_folder() / "settings.yaml"
@@ -138,13 +148,16 @@ def load() -> Settings:
     """
     path = settings_file()
     try:
-        if not path.is_file():
-            return Settings()
+        found = _kept(path, _settings)
     except OSError as problem:
         raise ParameterError(f"{path}: cannot be read: {problem.strerror or problem}") from None
+    return _DEFAULTS if found is None else found
+
+
+def _settings(path: Path) -> Settings:
     values = read_yaml(path)
     if values is None:
-        return Settings()
+        return _DEFAULTS
     if not isinstance(values, dict):
         raise ParameterError(f"{path}: expected settings by name")
     return build(Settings, values, str(path))
@@ -160,13 +173,15 @@ def key_for(service: str) -> SecretStr | None:
     if given := os.environ.get(variable):
         return SecretStr(_proper(given, variable))
     path = _key_file()
-    if not path.is_file():
-        return None
-    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise EngineError(f"{path}: can be read by others; run `chmod 600 {path}`")
-    stored = read_yaml(path)
+    stored = _kept(path, _keys)
     key = stored.get(service) if isinstance(stored, dict) else None
     return SecretStr(_proper(key, str(path))) if isinstance(key, str) and key else None
+
+
+def _keys(path: Path) -> Any:
+    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise EngineError(f"{path}: can be read by others; run `chmod 600 {path}`")
+    return read_yaml(path)
 
 
 def key_place(service: str) -> str:
@@ -205,6 +220,27 @@ def store_key(service: str, key: str) -> Path:
     except OSError as problem:
         raise OutputError(f"{path}: cannot be written: {problem.strerror or problem}") from None
     return path
+
+
+def _kept(path: Path, make: Callable[[Path], T]) -> T | None:
+    """What `make` makes of a file, and makes anew once the file was changed; None where there is none.
+
+    Raises:
+        OSError: when it cannot be looked at.
+    """
+    now = time.time()
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    mark = (found.st_mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    known = _made.get(path)
+    value: T = known[1] if known and known[0] == mark else make(path)
+    if now - max(found.st_mtime, found.st_ctime) > _SETTLED:
+        _made[path] = mark, value
+    return value
 
 
 def _key_file() -> Path:

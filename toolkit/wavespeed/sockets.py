@@ -1,15 +1,16 @@
-"""Sockets for httpcore that wait a tick at a time, and look in between whether anybody still waits for them."""
+"""A socket for http.client that waits a tick at a time, and looks in between whether anybody still waits for it."""
 
 from __future__ import annotations
 
-import ssl
+import contextlib
+import io
+import select
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
-
-import httpcore
+from typing import TypeVar
 
 from toolkit.errors import Cancelled
 
@@ -25,97 +26,94 @@ class Patience:
     def __init__(self) -> None:
         self.end()
 
-    def begin(self, cancelled: Callable[[], bool], until: float) -> None:
-        """Wait until the monotonic clock says `until`, or `cancelled` says so."""
-        self._cancelled, self._until, self._next = cancelled, until, time.monotonic() + _TICK
+    def begin(self, cancelled: Callable[[], bool], until: float, silence: float | None = None) -> None:
+        """Wait until the monotonic clock says `until`, nothing came for `silence` seconds, or `cancelled` says so."""
+        self._cancelled, self._until, self._silence = cancelled, until, silence
+        self._next = time.monotonic() + _TICK
 
     def end(self) -> None:
         """Nobody waits: nothing of the exchange is kept alive."""
         self.begin(lambda: False, 0.0)
 
-    def tried(self, call: Callable[[float], T], silence: float | None, late: type[Exception]) -> T:
-        """What `call` gives; it is told how long to take, and raises TimeoutError or `late` after that.
+    def tried(self, call: Callable[[], T]) -> T:
+        """What `call` gives; it raises TimeoutError after a tick.
 
         Raises:
             Cancelled: when the one who waits was cancelled, though bytes may come all the time.
-            Exception: `late`, when nothing came for `silence` seconds, or the time is up.
+            TimeoutError: when nothing came for too long, or the time is up.
         """
         now = time.monotonic()
-        end = self._until if silence is None else min(self._until, now + silence)
+        end = self._until if self._silence is None else min(self._until, now + self._silence)
         while now < end:
             if now >= self._next:
                 self._next = now + _TICK
                 if self._cancelled():
                     raise Cancelled
             try:
-                return call(_TICK)
-            except (TimeoutError, late):
+                return call()
+            except TimeoutError:
                 now = time.monotonic()
-        raise late("it took too long")
+        raise TimeoutError("it took too long")
 
 
-class Sockets(httpcore.NetworkBackend):
-    """Makes a connection's socket."""
+class Stream(io.RawIOBase):
+    """A connected socket as http.client uses one; what is written goes when an answer is waited for, in one piece."""
 
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
+    def __init__(self, connected: socket.socket, patience: Patience) -> None:
+        self._socket, self._patience = connected, patience
+        self._written: list[bytes] = []
+        connected.settimeout(_TICK)
 
-    def connect_tcp(
-        self, host: str, port: int, timeout: float | None = None, local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:  # fmt: skip
-        """As httpcore does it, but aside: nothing breaks off the look-up of a name."""
-        system = httpcore.SyncBackend()
-        made = _aside(lambda: system.connect_tcp(host, port, timeout, local_address, socket_options), self._patience)
-        return _Stream(made, self._patience)
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """The answer's bytes."""
+        return io.BufferedReader(self, 1 << 14)
 
+    def sendall(self, data: bytes) -> None:
+        """Take a part of the request."""
+        self._written.append(data)
 
-class _Stream(httpcore.NetworkStream):
-    """A connection's bytes."""
+    def readable(self) -> bool:
+        """It is."""
+        return True
 
-    def __init__(self, stream: httpcore.NetworkStream, patience: Patience) -> None:
-        self._stream, self._patience = stream, patience
-        self._socket = stream.get_extra_info("socket")
-        self._nested = isinstance(stream.get_extra_info("ssl_object"), ssl.SSLObject)  # TLS to a host within a proxy's
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._patience.tried(lambda tick: self._stream.read(max_bytes, tick), timeout, httpcore.ReadTimeout)
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if self._nested:
-            self._stream.write(buffer, timeout)
-            return
-        left = memoryview(buffer)
-
-        def send(tick: float) -> int:
-            self._socket.settimeout(tick)
-            sent: int = self._socket.send(left)
-            return sent
-
-        try:
-            while left:
-                left = left[self._patience.tried(send, timeout, httpcore.WriteTimeout) :]
-        except OSError as problem:
-            raise httpcore.WriteError(str(problem)) from problem
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Send what was written, and wait for bytes; 0 when there are no more."""
+        if self._written:
+            with contextlib.suppress(ConnectionError):  # who answers before it has read all is heard all the same
+                self._send()
+        return self._patience.tried(lambda: self._socket.recv_into(buffer))
 
     def close(self) -> None:
-        self._stream.close()
+        """Nothing: http.client closes a connection while its last answer is still being read. See `end`."""
 
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        stream = self._stream
-        return _Stream(
-            _aside(lambda: stream.start_tls(ssl_context, server_hostname, timeout), self._patience), self._patience
-        )
+    def end(self) -> None:
+        """Close the socket."""
+        self._socket.close()
 
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+    def is_readable(self) -> bool:
+        """Whether bytes, or the end, have come that nobody asked for: it is of no more use."""
+        if not hasattr(select, "poll"):  # Windows
+            return bool(select.select([self._socket], [], [], 0)[0])
+        poll = select.poll()  # select knows no descriptor above 1024
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _send(self) -> None:
+        left = memoryview(b"".join(self._written))
+        self._written.clear()
+        while left:
+            left = left[self._patience.tried(lambda: self._socket.send(left)) :]  # noqa: B023
 
 
-def _aside(call: Callable[[], httpcore.NetworkStream], patience: Patience) -> httpcore.NetworkStream:
-    """What `call` gives, made by a thread that nobody need wait for."""
-    made: Future[httpcore.NetworkStream] = Future()
+def aside(call: Callable[[], T], patience: Patience, late: Callable[[T], object]) -> T:
+    """What `call` gives, made by a thread that nobody need wait for: nothing breaks off the look-up of a name.
+
+    Args:
+        call: raises what it likes.
+        patience: who waits.
+        late: told what came when nobody waited any more.
+    """
+    made: Future[T] = Future()
 
     def make() -> None:
         try:
@@ -123,15 +121,14 @@ def _aside(call: Callable[[], httpcore.NetworkStream], patience: Patience) -> ht
         except BaseException as problem:
             made.set_exception(problem)
 
+    def dropped(made: Future[T]) -> None:
+        if made.exception() is None:
+            late(made.result())
+
     threading.Thread(target=make, name="connecting", daemon=True).start()
     try:
-        patience.tried(made.exception, None, httpcore.ConnectTimeout)
+        patience.tried(lambda: made.exception(_TICK))
     except BaseException:
-        made.add_done_callback(_closed)
+        made.add_done_callback(dropped)
         raise
     return made.result()
-
-
-def _closed(made: Future[httpcore.NetworkStream]) -> None:
-    if made.exception() is None:
-        made.result().close()

@@ -20,12 +20,12 @@ from toolkit.entries import Entry
 from toolkit.errors import EngineError
 from toolkit.journal import Claim, Journal
 from toolkit.limits import Limits
+from toolkit.waiting import wait
 from toolkit.wavespeed.client import Client
 from toolkit.wavespeed.matching import compared, noted
 from toolkit.wavespeed.orders import Answer, Order, TaskRun
 from toolkit.wavespeed.replies import Lost, Prediction, ServiceError, Unreachable
 from toolkit.wavespeed.uploads import Uploads
-from toolkit.wavespeed.waiting import wait
 
 __all__ = ["Answer", "Order", "TaskRun", "Tasks"]
 

@@ -1,42 +1,40 @@
 """HTTP exchanges that can be given up at any time, whatever the other side does or does not do.
 
-httpcore does them, in the calling thread: the half of httpx that speaks HTTP, without the half that costs as much
-again. Nothing is repeated, and redirects are not followed.
+http.client does them, in the calling thread: httpx costs four times as much, and its lower half twice. Nothing is
+repeated, and redirects are not followed.
 
 An exchange has a connection for itself: a pool that many threads share looks at all of its connections each time.
 """
 
 from __future__ import annotations
 
+import http.client
+import re
 import ssl
 import threading
 import time
-import urllib.request
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
-import httpcore
 import httpx
 
 from toolkit.errors import Cancelled
 from toolkit.liveness import after_fork
 from toolkit.settings import is_loopback
 from toolkit.wavespeed.replies import Lost, Unreachable
-from toolkit.wavespeed.sockets import Patience, Sockets
+from toolkit.wavespeed.routes import Route, of_environment, route
+from toolkit.wavespeed.sockets import Patience, Stream, aside
 
 _SIGNS = "".join(map(chr, range(33, 127)))
+_PLAIN = re.compile(r"(https?)://([a-zA-Z0-9.-]+(?::[0-9]{1,4})?)(/[!\"$-~]*)")
 
 _IDLE = 10.0
 """Seconds after which a connection that nobody needed is not used again."""
 
-_NOT_SENT = (
-    httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.ProxyError, httpcore.UnsupportedProtocol,
-    httpcore.LocalProtocolError,
-)  # fmt: skip
-_BROKEN = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, ValueError)
+_BROKEN = (OSError, http.client.HTTPException, ValueError)
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,17 @@ class Reply:
     body: bytes
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Line:
-    """A connection, and how long whoever uses it waits."""
+    """A connection that stands, how long whoever uses it waits, and when it was last used."""
 
-    way: httpcore.ConnectionInterface
+    route: Route
+    stream: Stream
     patience: Patience
+    used: float = 0.0
 
 
-_Idle = dict[tuple[bytes, bytes, int], deque[_Line]]
+_Idle = dict[tuple[str, str], deque[_Line]]
 
 
 class Traffic:
@@ -106,58 +106,48 @@ class Traffic:
             raise Cancelled
         until = time.monotonic() + total
         try:
-            request = _request(method, address, headers, body)
-            request.extensions["timeout"] = {"connect": self._connect, "read": read, "write": read}
-            return self._exchanged(request, limit, cancelled, until)
-        except _NOT_SENT as problem:
+            scheme, host, target = _parts(address)
+            line = self._line(scheme, host, cancelled, until)
+        except _BROKEN as problem:
             raise Unreachable(f"WaveSpeed: {_host(address)} cannot be reached ({_reason(problem)})") from None
+        way, kept = line.route.way, False
+        given = {"Host": host, "Accept-Encoding": "identity", **line.route.headers, **headers}
+        line.patience.begin(cancelled, until, read)
+        try:
+            way.request(method, line.route.before + target, body, given)  # it goes when the answer is waited for
+            answer = way.getresponse()
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            reply = Reply(answer.status, found, _whole(answer, limit))
+            kept = not answer.will_close
+            return reply
         except _BROKEN as problem:
             raise Lost(f"WaveSpeed: the connection to {_host(address)} was lost ({_reason(problem)})") from None
-
-    def _exchanged(self, request: httpcore.Request, limit: int, cancelled: Callable[[], bool], until: float) -> Reply:
-        origin = request.url.origin
-        idle = self._idle.setdefault((origin.scheme, origin.host, origin.port), deque())
-        line = self._line(origin, idle)
-        line.patience.begin(cancelled, until)
-        try:
-            answer = line.way.handle_request(request)
-            try:
-                headers = {name.lower().decode("ascii"): value.decode("latin-1") for name, value in answer.headers}
-                return Reply(answer.status, headers, _whole(answer, headers, limit))
-            finally:
-                answer.close()
         finally:
             line.patience.end()
-            if line.way.is_available():
-                idle.append(line)
+            if kept:
+                line.used = time.monotonic()
+                self._idle.setdefault((scheme, host), deque()).append(line)
             else:
-                line.way.close()
+                line.stream.end()
 
-    def _line(self, origin: httpcore.Origin, idle: deque[_Line]) -> _Line:
+    def _line(self, scheme: str, host: str, cancelled: Callable[[], bool], until: float) -> _Line:
         """A connection that is still good, the one used last, or else a new one."""
+        idle = self._idle.get((scheme, host), ())
         while idle:
             try:
                 line = idle.pop()
             except IndexError:  # another thread was first
                 break
-            if not line.way.has_expired():
+            if time.monotonic() - line.used < _IDLE and not line.stream.is_readable():
                 return line
-            line.way.close()
-        return self._opened(origin)
-
-    def _opened(self, origin: httpcore.Origin) -> _Line:
-        """One that connects when it is first used."""
-        patience = Patience()
-        try:
-            pool = httpcore.ConnectionPool(
-                ssl_context=self._context(), proxy=_proxy(self._way(origin.scheme.decode(), origin.host.decode())),
-                keepalive_expiry=_IDLE, network_backend=Sockets(patience),
-            )  # fmt: skip
-            return _Line(pool.create_connection(origin), patience)
-        except ImportError:
-            raise httpcore.ProxyError('the proxy cannot be used: SOCKS needs `pip install "httpx[socks]"`') from None
-        except (ValueError, httpx.InvalidURL) as problem:
-            raise httpcore.ProxyError(f"the proxy cannot be used: {problem}") from None
+            line.stream.end()
+        proxy = self._proxy or (
+            of_environment(scheme, urlsplit(f"//{host}").hostname or "") if self._environment else ""
+        )
+        new, patience = route(scheme, host, proxy, self._connect, self._context), Patience()
+        patience.begin(cancelled, until)
+        new.way.sock = stream = Stream(aside(new.connect, patience, lambda late: late.close()), patience)
+        return _Line(new, stream, patience)
 
     def _context(self) -> ssl.SSLContext:
         """Whom to trust, read once: that takes as long as a hundred exchanges."""
@@ -165,49 +155,30 @@ class Traffic:
             self._trusted = self._trusted or httpx.create_ssl_context()
             return self._trusted
 
-    def _way(self, scheme: str, host: str) -> str:
-        """The proxy by settings and environment; empty where none stands between."""
-        if self._proxy or not self._environment or urllib.request.proxy_bypass(host):
-            return self._proxy
-        proxies = urllib.request.getproxies()
-        found = proxies.get(scheme) or proxies.get("all") or ""
-        return found if "://" in found or not found else f"http://{found}"
+
+def _parts(address: str) -> tuple[str, str, str]:
+    """Scheme, host with port, and path; what no address holds, such as a space, goes quoted, all else as it is.
+
+    Raises:
+        ValueError: when it is no address on the web.
+    """
+    if plain := _PLAIN.fullmatch(address):
+        return plain[1], plain[2], plain[3]
+    found = urlsplit(quote(address, _SIGNS))
+    if found.scheme not in ("http", "https") or not found.hostname:
+        raise ValueError("no address on the web")
+    _ = found.port  # raises where it is none
+    path = (found.path or "/") + (f"?{found.query}" if found.query else "")
+    return found.scheme, found.netloc.rpartition("@")[2], path
 
 
-def _proxy(address: str) -> httpcore.Proxy | None:
-    """By its address, which may hold a user's name and password."""
-    if not address:
-        return None
-    found = httpx.Proxy(address)
-    url = httpcore.URL(scheme=found.url.raw_scheme, host=found.url.raw_host, port=found.url.port, target="/")
-    return httpcore.Proxy(url, auth=found.raw_auth)
-
-
-def _request(method: str, address: str, headers: Mapping[str, str], body: bytes | None) -> httpcore.Request:
-    """A request; what no address holds, such as a space, goes quoted, and all else as it is: it may be signed."""
-    try:
-        found = urlsplit(quote(address, _SIGNS))
-        host, port = found.hostname or "", found.port
-    except ValueError as problem:
-        raise httpcore.UnsupportedProtocol(str(problem)) from None
-    if found.scheme not in ("http", "https") or not host:
-        raise httpcore.UnsupportedProtocol("no address on the web")
-    target = (found.path or "/") + (f"?{found.query}" if found.query else "")
-    given = {"Host": found.netloc.rpartition("@")[2], "Accept-Encoding": "identity", **headers}
-    if body is not None:
-        given["Content-Length"] = str(len(body))
-    return httpcore.Request(
-        method, httpcore.URL(scheme=found.scheme, host=host, port=port, target=target),
-        headers=[(name.encode(), value.encode()) for name, value in given.items()], content=body,
-    )  # fmt: skip
-
-
-def _whole(answer: httpcore.Response, headers: Mapping[str, str], limit: int) -> bytes:
-    length = headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
-        raise Lost(f"WaveSpeed: an answer of {length} bytes came, at most {limit} are taken")
+def _whole(answer: http.client.HTTPResponse, limit: int) -> bytes:
+    if answer.length is not None:
+        if answer.length > limit:
+            raise Lost(f"WaveSpeed: an answer of {answer.length} bytes came, at most {limit} are taken")
+        return answer.read()
     parts, total = [], 0
-    for part in answer.iter_stream():
+    while part := answer.read(1 << 16):
         parts.append(part)
         total += len(part)
         if total > limit:
@@ -218,7 +189,7 @@ def _whole(answer: httpcore.Response, headers: Mapping[str, str], limit: int) ->
 def _end(idle: _Idle) -> None:
     for lines in idle.values():
         while lines:
-            lines.pop().way.close()
+            lines.pop().stream.end()
 
 
 def _host(address: str) -> str:

@@ -1,0 +1,129 @@
+"""By which way a connection goes: straight to a host, or by a proxy of the settings or the environment."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import socket
+import ssl
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from toolkit.wavespeed.replies import Unreachable
+
+Trusted = Callable[[], ssl.SSLContext]
+"""Gives the certificates; asked where TLS is spoken."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """A connection that is not made yet.
+
+    Attributes:
+        way: what speaks HTTP on it.
+        connect: makes the connection; raises OSError, ValueError or HTTPException.
+        before: goes before each path, where a proxy is told whom to ask.
+        headers: go with each request.
+    """
+
+    way: http.client.HTTPConnection
+    connect: Callable[[], socket.socket]
+    before: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def route(scheme: str, host: str, proxy: str, seconds: float, trusted: Trusted) -> Route:
+    """The route to a host.
+
+    Args:
+        scheme: "http" or "https".
+        host: with the port where it is not the scheme's own.
+        proxy: address of one, which may hold a user's name and password; empty for none.
+        seconds: until a connection must stand.
+        trusted: whom to trust.
+
+    Raises:
+        Unreachable: when the proxy cannot be used.
+        HTTPException: when that is no host.
+    """
+    if not proxy:
+        return _by_itself(_way(scheme, host, seconds, trusted))
+    try:
+        by = urlsplit(proxy)
+        port = by.port or (1080 if by.scheme.startswith("socks") else 443 if by.scheme == "https" else 80)
+    except ValueError as problem:
+        raise _useless(str(problem)) from None
+    if by.scheme in ("socks4", "socks4a", "socks5", "socks5h") and by.hostname:
+        return _by_socks(scheme, host, by, seconds, trusted)
+    if by.scheme not in ("http", "https") or not by.hostname:
+        raise _useless("give it as http://host:port or socks5://host:port")
+    user = f"{unquote(by.username or '')}:{unquote(by.password or '')}".encode()
+    headers = {"Proxy-Authorization": f"Basic {base64.b64encode(user).decode()}"} if by.username else {}
+    if scheme == "https" and by.scheme == "https":
+        raise _useless("an https:// proxy takes no encrypted traffic within its own; give its http:// address")
+    if scheme == "https":
+        way = http.client.HTTPSConnection(by.hostname, port, timeout=seconds, context=trusted())
+        way.set_tunnel(
+            host, headers={"Host": host if host.rpartition(":")[2].isdecimal() else f"{host}:443", **headers}
+        )
+        return _by_itself(way)
+    plain = _by_itself(
+        _way(by.scheme, f"[{by.hostname}]:{port}" if ":" in by.hostname else f"{by.hostname}:{port}", seconds, trusted)
+    )
+    return Route(plain.way, plain.connect, f"http://{host}", headers)
+
+
+def of_environment(scheme: str, host: str) -> str:
+    """The environment's proxy for a host, given without a port; empty where there is none."""
+    if urllib.request.proxy_bypass(host):
+        return ""
+    proxies = urllib.request.getproxies()
+    found = proxies.get(scheme) or proxies.get("all") or ""
+    return found if "://" in found or not found else f"http://{found}"
+
+
+def _way(scheme: str, host: str, seconds: float, trusted: Trusted) -> http.client.HTTPConnection:
+    if scheme == "https":
+        return http.client.HTTPSConnection(host, timeout=seconds, context=trusted())
+    return http.client.HTTPConnection(host, timeout=seconds)
+
+
+def _by_itself(way: http.client.HTTPConnection) -> Route:
+    def connect() -> socket.socket:
+        way.connect()
+        made: socket.socket = way.sock
+        return made
+
+    return Route(way, connect)
+
+
+def _by_socks(scheme: str, host: str, by: SplitResult, seconds: float, trusted: Trusted) -> Route:
+    try:
+        import python_socks
+        import python_socks.sync
+    except ImportError:
+        raise _useless('SOCKS needs pip install "inpaint-toolkit[socks]"') from None
+    way = _way(scheme, host, seconds, trusted)
+    proxy = python_socks.sync.Proxy(
+        python_socks.ProxyType.SOCKS5 if by.scheme.startswith("socks5") else python_socks.ProxyType.SOCKS4,
+        by.hostname or "",
+        by.port or 1080,
+        unquote(by.username or "") or None,
+        unquote(by.password or "") or None,
+        rdns=True,
+    )
+
+    def connect() -> socket.socket:
+        try:
+            made = proxy.connect(way.host, way.port, timeout=seconds)
+        except python_socks.ProxyError as problem:
+            raise OSError(f"the proxy refused: {problem}") from None
+        return trusted().wrap_socket(made, server_hostname=way.host) if scheme == "https" else made
+
+    return Route(way, connect)
+
+
+def _useless(why: str) -> Unreachable:
+    return Unreachable(f"WaveSpeed: the proxy cannot be used: {why}")
