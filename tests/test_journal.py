@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sqlite3
@@ -14,12 +15,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 import toolkit.journal
 from tests.children import Child, children
+from toolkit.attempts import _as_times, as_json
 from toolkit.errors import Cancelled, EngineError, ParameterError, UnknownNameError
 from toolkit.journal import Claim, Journal
 
@@ -740,6 +742,20 @@ def test_a_page_damaged_in_the_middle_is_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(EngineError, match="is damaged"):
         do(Journal(tmp_path), "key 7", "done")
+
+
+def test_times_are_written_as_json_would_be() -> None:
+    times = {"intended": 1796291000.1234567, "sending": 5e-324, "sent": 1e22, "done": 3}
+    assert _as_times(times) == as_json(times)
+
+
+def test_an_entry_with_changes_is_a_new_one(journal: Journal) -> None:
+    do(journal, "key", "sent")
+    entry = journal.lookup("key")
+    assert entry is not None
+    changes: dict[str, Any] = {"state": "done", "paid": 0.5}
+    assert entry.with_changes(**changes) == dataclasses.replace(entry, **changes)
+    assert (entry.state, entry.paid) == ("sent", None)
 
 
 def test_everything_written_is_json(tmp_path: Path) -> None:
