@@ -316,6 +316,25 @@ def test_an_account_key_is_never_written(journal: Journal) -> None:
         claim.sending({"prompt": 'a sign that says "Authorization": closed'}, 1)
 
 
+def test_only_what_cannot_be_learnt_again_waits_for_the_disk(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+
+    def waited() -> bool:
+        assert journal._database._connection
+        return bool(journal._database._connection.execute("PRAGMA synchronous").fetchone()[0] == 2)
+
+    for kind, expected in (("fill", [False, True, False, False]), ("enhance", [False, True, True, True])):
+        with journal.claim(kind, kind) as claim:  # type: ignore[arg-type]
+            found = [waited()]
+            for step in (lambda: claim.sending(REQUEST, 1), lambda: claim.sent("name"), lambda: claim.done({})):
+                step()
+                found.append(waited())
+        assert found == expected
+    with journal.claim("upload", "upload") as claim:
+        claim.done({"expires": time.time() + 60})
+    assert not waited()
+
+
 # Results
 
 
