@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sqlite3
@@ -14,12 +15,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 import toolkit.journal
 from tests.children import Child, children
+from toolkit.attempts import _as_times, as_json
 from toolkit.errors import Cancelled, EngineError, ParameterError, UnknownNameError
 from toolkit.journal import Claim, Journal
 
@@ -312,6 +314,25 @@ def test_an_account_key_is_never_written(journal: Journal) -> None:
         with pytest.raises(AssertionError):
             claim.sending({"headers": {"authorization": "Bearer secret"}}, 1)
         claim.sending({"prompt": 'a sign that says "Authorization": closed'}, 1)
+
+
+def test_only_what_cannot_be_learnt_again_waits_for_the_disk(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+
+    def waited() -> bool:
+        assert journal._database._connection
+        return bool(journal._database._connection.execute("PRAGMA synchronous").fetchone()[0] == 2)
+
+    for kind, expected in (("fill", [False, True, False, False]), ("enhance", [False, True, True, True])):
+        with journal.claim(kind, kind) as claim:  # type: ignore[arg-type]
+            found = [waited()]
+            for step in (lambda: claim.sending(REQUEST, 1), lambda: claim.sent("name"), lambda: claim.done({})):
+                step()
+                found.append(waited())
+        assert found == expected
+    with journal.claim("upload", "upload") as claim:
+        claim.done({"expires": time.time() + 60})
+    assert not waited()
 
 
 # Results
@@ -740,6 +761,20 @@ def test_a_page_damaged_in_the_middle_is_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(EngineError, match="is damaged"):
         do(Journal(tmp_path), "key 7", "done")
+
+
+def test_times_are_written_as_json_would_be() -> None:
+    times = {"intended": 1796291000.1234567, "sending": 5e-324, "sent": 1e22, "done": 3}
+    assert _as_times(times) == as_json(times)
+
+
+def test_an_entry_with_changes_is_a_new_one(journal: Journal) -> None:
+    do(journal, "key", "sent")
+    entry = journal.lookup("key")
+    assert entry is not None
+    changes: dict[str, Any] = {"state": "done", "paid": 0.5}
+    assert entry.with_changes(**changes) == dataclasses.replace(entry, **changes)
+    assert (entry.state, entry.paid) == ("sent", None)
 
 
 def test_everything_written_is_json(tmp_path: Path) -> None:

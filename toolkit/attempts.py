@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ class Attempts:
             "INSERT OR IGNORE INTO job (key, attempt, kind, state, run, owner, times) "
             "VALUES (?, ?, ?, 'intended', ?, ?, ?)"
         )
-        values = (key, attempt, kind, run, entry.owner, as_json(entry.times))
+        values = (key, attempt, kind, run, entry.owner, _as_times(entry.times))
         if not after:
             return entry if self.database.change(statement, values) else None
         with self.database.write() as database:
@@ -93,7 +92,7 @@ class Attempts:
             return None
         entry = self.entry(rows[0])
         damaged = entry.state == "done" and not all(whole(path) for path in entry.files)
-        return replace(entry, state="sent") if damaged else entry
+        return entry.with_changes(state="sent") if damaged else entry
 
     def entry(self, row: Any) -> Entry:
         """What a row of the table says."""
@@ -186,6 +185,7 @@ class Claim:
         assert state in following, f"a job that is {entry.state} cannot become {state}"
         if state == "done":
             changes["owner"] = ""
+        changes = {name: value for name, value in changes.items() if value != getattr(entry, name)}
         changes |= {"state": state, "times": {**entry.times, state: time.time()}}
         values = {name: _COLUMNS.get(name, _as_it_is)(value) for name, value in changes.items()}
         values |= columns
@@ -199,7 +199,7 @@ class Claim:
         durable = state == "sending" or entry.kind == "enhance"
         if not self._attempts.database.change(statement, (*values.values(), *where), durable=durable):
             raise EngineError("the journal no longer has the job that is held; was it removed, or its `owners` folder?")
-        self.entry = replace(entry, **changes)
+        self.entry = entry.with_changes(**changes)
 
 
 def as_text(text: str) -> str:
@@ -218,10 +218,17 @@ def _names(files: Sequence[Path]) -> str:
     return as_json([f"{path.parent.name}/{path.name}" for path in files])
 
 
+def _as_times(times: Mapping[str, float]) -> str:
+    """The same as `as_json`, which needs longer."""
+    return "{" + ", ".join(f'"{state}": {at!r}' for state, at in times.items()) + "}"
+
+
 def _as_it_is(value: Any) -> Any:
     return value
 
 
 _encoder = json.JSONEncoder(default=str)
-_COLUMNS: Mapping[str, Callable[[Any], Any]] = {**dict.fromkeys(_JSON, as_json), "files": _names, "error": as_text}
+_COLUMNS: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(_JSON, as_json), "times": _as_times, "files": _names, "error": as_text
+}  # fmt: skip
 """How an entry's values are written down, where not as they are."""

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from toolkit.errors import EngineError
@@ -37,6 +38,7 @@ class Database:
     def __init__(self, path: Path | None, version: int, schema: str) -> None:
         self._path, self._version, self._schema = path, version, schema
         self._name = f"{path}" if path else "memory"
+        self._sentences = _Sentences(self._name)
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._durable = False
@@ -48,7 +50,7 @@ class Database:
         Raises:
             EngineError: when the file cannot be opened or read.
         """
-        with self._lock, self._sentences():
+        with self._lock, self._sentences:
             return self._open().execute(statement, values).fetchall()
 
     def change(self, statement: str, values: Sequence[Any] = (), *, durable: bool = False) -> int:
@@ -62,7 +64,7 @@ class Database:
         Raises:
             EngineError: when the file cannot be opened or written.
         """
-        with self._lock, self._sentences():
+        with self._lock, self._sentences:
             return self._open(durable).execute(statement, values).rowcount
 
     @contextlib.contextmanager
@@ -72,7 +74,7 @@ class Database:
         Raises:
             EngineError: when the file cannot be opened or written.
         """
-        with self._lock, self._sentences():
+        with self._lock, self._sentences:
             connection = self._open(durable=False)
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -147,25 +149,6 @@ class Database:
             )
         return version
 
-    @contextlib.contextmanager
-    def _sentences(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # our own mistakes
-            raise
-        except sqlite3.OperationalError as problem:
-            raise EngineError(
-                f"{self._name}: cannot be used ({problem}); its folder must be writable and have room"
-            ) from problem
-        except sqlite3.DatabaseError as problem:
-            raise EngineError(
-                f"{self._name}: is damaged ({problem}); move it away, and all it knew with it"
-            ) from problem
-        except OSError as problem:
-            raise EngineError(
-                f"{self._name}: cannot be used ({problem.strerror}); its folder must be writable and have room"
-            ) from problem
-
     def _before_fork(self) -> None:
         self._lock.acquire()
         if self._path:
@@ -173,6 +156,31 @@ class Database:
 
     def _after_fork(self) -> None:
         self._lock.release()
+
+
+class _Sentences:
+    """Says in one sentence what went wrong in the block, unless it is our own mistake."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(problem, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+            return
+        if isinstance(problem, sqlite3.OperationalError | OSError):
+            said = problem.strerror if isinstance(problem, OSError) else problem
+            raise EngineError(
+                f"{self._name}: cannot be used ({said}); its folder must be writable and have room"
+            ) from problem
+        if isinstance(problem, sqlite3.DatabaseError):
+            raise EngineError(
+                f"{self._name}: is damaged ({problem}); move it away, and all it knew with it"
+            ) from problem
 
 
 _fork_lock = threading.Lock()

@@ -211,7 +211,9 @@ def _is_duration(value: Any) -> bool:
 
 
 def _short(text: str) -> str:
-    text = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    if not text.isprintable():
+        text = "".join(sign if sign.isprintable() else " " for sign in text)
+    text = " ".join(text.split())
     return text if len(text) <= 200 else text[:197] + "..."
 
 
