@@ -209,28 +209,35 @@ def _transformer(name: str, files: Files, dtype: Any, device: str, mode: Mode) -
     import torch
 
     diffusers = imported("diffusers")
-    options: dict[str, Any] = {"dtype": dtype}
-    if mode == "quantized":
-        quantization = imported("torchao.quantization")
-        options["quantization_config"] = diffusers.TorchAoConfig(quantization.Int8WeightOnlyConfig())
     place = "cpu" if mode == "offload" else device
     kind = diffusers.FluxTransformer2DModel
     if files.single is None:
         where = files.folder / "transformer"
+        options: dict[str, Any] = {"dtype": dtype}
+        if mode == "quantized":
+            options["quantization_config"] = diffusers.TorchAoConfig(_eight_bits())
         if place != "cpu":  # straight there; with the processor named, torchao would leave all as it is
             options["device_map"] = {"": place}
         network = whole(name, where, kind, use_safetensors=True, **options)
-        if mode == "quantized":
-            weight = network.transformer_blocks[0].attn.to_q.weight
-            assert isinstance(weight, quantization.Int8Tensor), type(weight)
-        return network
-    with worded(name, files.single):
-        network = kind.from_single_file(
-            str(files.single), config=str(files.folder), subfolder="transformer", local_files_only=True, **options
-        )
-    check_whole(name, kind.__name__, files.single, [key for key, value in network.named_parameters() if value.is_meta])
-    with worded(name, files.single):
-        return network.to(torch.device(place))
+    else:
+        with worded(name, files.single):
+            network = kind.from_single_file(
+                str(files.single), config=str(files.folder), subfolder="transformer", local_files_only=True, dtype=dtype
+            )
+        absent = [key for key, value in network.named_parameters() if value.is_meta]
+        check_whole(name, kind.__name__, files.single, absent)
+        with worded(name, files.single):
+            if mode == "quantized":  # not by diffusers: it takes a single file for one that is quantised already
+                imported("torchao.quantization").quantize_(network, _eight_bits(), device=place)
+            network = network.to(torch.device(place))
+    if mode == "quantized":
+        weight = network.transformer_blocks[0].attn.to_q.weight
+        assert isinstance(weight, imported("torchao.quantization").Int8Tensor), type(weight)
+    return network
+
+
+def _eight_bits() -> Any:
+    return imported("torchao.quantization").Int8WeightOnlyConfig()
 
 
 def whole(name: str, where: Path, kind: Any, **options: Any) -> Any:
