@@ -26,6 +26,7 @@ from toolkit import devices
 from toolkit.cards import Card
 from toolkit.engines import FillJob
 from toolkit.engines.fill import _flux_attention, _flux_network
+from toolkit.engines.fill._flux_lora import Loras
 from toolkit.engines.fill._flux_memory import MODES, Need, plan
 from toolkit.engines.fill._flux_network import Files, Network, Unit
 from toolkit.engines.fill._flux_text import Texts
@@ -622,9 +623,29 @@ class TestSpeed:
         torch.compiler.reset()
         network = Network("tiny", Files(flux_networks.saved()), "float32", "cpu", "full")
         unit = _unit(job(0))
-        with torch._dynamo.config.patch(recompile_limit=1):
+        with torch._dynamo.config.patch(recompile_limit=1), monkeypatch.context() as patch:
+            patch.setattr(torch.compiler, "reset", None)
             network.images([unit], 1, 30.0, lambda step: None)
             network.images([unit, unit], 1, 30.0, lambda step: None)  # several images are compiled anew
+        torch.compiler.reset()
+
+    def test_more_loras_than_blocks_may_be_compiled_for_are_no_end(
+        self, place: Path, pipe: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        compile_ = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda function, **rest: compile_(function, backend="eager", **rest))
+        plain = Network("tiny", Files(flux_networks.saved()), "float32", "cpu", "full")
+        monkeypatch.setattr(_flux_network, "_can_compile", lambda device: True)
+        monkeypatch.setattr(_flux_network, "_VARIANTS", 2)
+        compiled = Network("tiny", Files(flux_networks.saved()), "float32", "cpu", "full")
+        networks = [(network, Loras(network.pipe, "tiny")) for network in (plain, compiled)]
+        for rank in (2, 3, 4):
+            path = written(pipe, place / f"{rank}.safetensors", seed=1, rank=rank)
+            made = []
+            for network, loras in networks:
+                loras.use([(path, 1.0)])
+                made += network.images([_unit(job(0))], 3, 30.0, lambda step: None, threshold=0.9)
+            assert np.array_equal(*made)
         torch.compiler.reset()
 
     @pytest.mark.parametrize("works", [True, False])
@@ -883,7 +904,7 @@ class TestLoras:
             list(Engine(card).fill([job(0, parameters={"speed": "turbo"})], run))
 
 
-def written(pipe: Any, path: Path, seed: int) -> Path:
+def written(pipe: Any, path: Path, seed: int, rank: int = 4) -> Path:
     """A LoRA for some layers of the tiny network, in diffusers' own format."""
     from safetensors.torch import save_file
 
@@ -892,7 +913,7 @@ def written(pipe: Any, path: Path, seed: int) -> Path:
     for name, module in pipe.transformer.named_modules():
         if isinstance(module, torch.nn.Linear) and name.endswith(("attn.to_q", "attn.to_v", "ff.net.2")):
             outputs, inputs = module.weight.shape
-            for side, shape in (("A", (4, inputs)), ("B", (outputs, 4))):
+            for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank))):
                 weight = torch.randn(shape, generator=generator) * 0.3
                 state[f"transformer.{name}.lora_{side}.weight"] = weight
     save_file(state, path)

@@ -24,8 +24,9 @@ _TILE = 512
 """Side, in pixels, of the autoencoder's tiles where it works in tiles."""
 
 _VARIANTS = 64
-"""How often a block may be compiled: once for each number of LoRAs, set of layers they change, and for one image or
-several. At torch's own limit, 8, it would refuse to run."""
+"""How often a block may be compiled until all of them begin anew: once for each number of LoRAs, set of layers they
+change, ranks they have there, and for one image or several. At torch's own limit, 8, one LoRA of many ranks would not
+run."""
 
 _ORDER_HOOK = "lazy_prefetch_group_offloading"  # diffusers.hooks.group_offloading
 
@@ -142,10 +143,10 @@ class Network:
             done(step + 1)
             return {}
 
-        try:
+        def call() -> Any:
             with torch._dynamo.config.patch(recompile_limit=_VARIANTS), self._skipping(threshold):
                 # Lists, one generator an image: with several images of one prompt diffusers would mix the noise.
-                made = self.pipe(
+                return self.pipe(
                     image=[PIL.Image.fromarray(unit.pixels) for unit in units],
                     mask_image=[PIL.Image.fromarray(unit.hole) for unit in units],
                     prompt_embeds=torch.cat([unit.embeds for unit in units]).to(self.device),
@@ -155,6 +156,13 @@ class Network:
                     max_sequence_length=units[0].embeds.shape[1], output_type="np",
                     callback_on_step_end=after, callback_on_step_end_tensor_inputs=[],
                 ).images  # fmt: skip
+
+        try:
+            try:
+                made = call()
+            except torch._dynamo.exc.FailOnRecompileLimitHit:  # most were for LoRAs that are not in use any more
+                torch.compiler.reset()
+                made = call()
         finally:
             self.pipe.maybe_free_model_hooks()
         if not np.isfinite(made).all():
