@@ -703,13 +703,22 @@ class TestSpeed:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
         assert [_flux_attention.best("cuda", torch.bfloat16) for _ in range(3)] == ["flash", "native", "native"]
 
-    def test_attention_that_gives_something_else_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        attend = _flux_attention._attend
-        monkeypatch.setattr(
-            _flux_attention, "_attend", lambda name, given: attend("native", given) * (2 if name == "wrong" else 1)
-        )
-        monkeypatch.setattr(_flux_attention, "_seconds", lambda name, given: 0.1 if name == "wrong" else 1.0)
-        assert _flux_attention.probe(["native", "wrong"], "cpu", torch.float32, (1, 64, 2, 16)) == "native"
+    @pytest.mark.parametrize("fault", ["another answer", "cannot be compiled"])
+    def test_attention_that_is_of_no_use_is_not_taken(self, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+        kernel = _flux_attention._kernel
+
+        def wrong(*given: Any) -> Any:
+            if fault == "cannot be compiled":
+                torch._dynamo.graph_break()
+            return kernel("native")(*given) * (2 if fault == "another answer" else 1)
+
+        monkeypatch.setattr(_flux_attention, "_kernel", lambda name: wrong if name == "_native_math" else kernel(name))
+        monkeypatch.setattr(_flux_attention, "_seconds", lambda name, given: 0.1 if name == "_native_math" else 1.0)
+        found = _flux_attention.probe(["native", "_native_math"], "cpu", torch.float32, (1, 64, 2, 16))
+        assert found == "native"
+        monkeypatch.setattr(_flux_attention, "_kernel", kernel)
+        found = _flux_attention.probe(["native", "_native_math"], "cpu", torch.float32, (1, 64, 2, 16))
+        assert found == "_native_math"
 
 
 class TestFiles:
