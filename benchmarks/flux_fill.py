@@ -409,7 +409,8 @@ def main(parts: Sequence[str] = tuple(PARTS), folder: Path | None = None, tiny: 
 
     scale = Scale(torch.cuda.is_available() and not tiny)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "torchao"))
-    say(f"{torch.cuda.get_device_name() if scale.real else 'no GPU: tiny size, these times mean nothing'}; {versions}")
+    # Not its name: to ask would take memory on it, which the parts would count as theirs.
+    say(f"{'a GPU' if scale.real else 'no GPU: tiny size, these times mean nothing'}; {versions}")
     with contextlib.ExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         place.mkdir(parents=True, exist_ok=True)
