@@ -274,6 +274,18 @@ def test_a_file_that_changed_is_read_again(loras: Loras, make: Make) -> None:
     assert torch.equal(predicted(), by_diffusers([(path, 1.0)]))
 
 
+def test_a_file_that_is_written_anew_while_it_is_in_use_changes_nothing(loras: Loras, make: Make) -> None:
+    path = make(Q, seed=1)
+    loras.use([(path, 1.0)])
+    before = predicted()
+    with open(path, "r+b") as file:
+        file.seek(-2000, os.SEEK_END)
+        file.write(bytes(2000))
+    assert torch.equal(predicted(), before)
+    os.truncate(path, 100)
+    assert torch.equal(predicted(), before)
+
+
 def test_nothing_is_left_in_memory(loras: Loras, three: Sequence[Path]) -> None:
     loras.use([(path, 1.0) for path in three])
     layers = [weakref.ref(one) for one in shared()[0].transformer.modules() if hasattr(one, "lora_A")]

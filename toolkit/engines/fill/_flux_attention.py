@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ CANDIDATES = ("native", "_native_cudnn", "_native_flash", "flash", "_flash_3")
 _SHAPE = (1, 4608, 24, 128)  # 1024x1024 pixels and 512 words, as FLUX.1 has them
 _TOLERANCE = 0.02
 _ROUNDS = 5
+_choosing = threading.Lock()
 _DEVICES = 16
 """On how many, or in how many types, one process may probe."""
 
@@ -47,11 +49,12 @@ def use(transformer: Any, name: str) -> None:
     """Have a transformer, and nothing else, compute attention by `name`: diffusers would have all networks of the
     process do so that name none, on whatever device they are."""
     registry = imported("diffusers.models.attention_dispatch")._AttentionBackendRegistry
-    before, _ = registry.get_active_backend()
-    try:
-        transformer.set_attention_backend(name)
-    finally:
-        registry.set_active_backend(before)
+    with _choosing:
+        before, _ = registry.get_active_backend()
+        try:
+            transformer.set_attention_backend(name)
+        finally:
+            registry.set_active_backend(before)
 
 
 def probe(candidates: Sequence[str], device: str, dtype: Any, shape: Sequence[int] = _SHAPE) -> str:

@@ -133,7 +133,8 @@ class _File:
             with safetensors.safe_open(self._path, framework="pt") as file:
                 keys, metadata = list(file.keys()), file.metadata() or {}
                 own, notes = self._sorted(keys, lambda key: bool(file.get_tensor(key).any()))
-                return {key: file.get_tensor(key) for key in own}, metadata, notes
+                # Copies: what it gives is the file itself, which may be written anew while it is in use.
+                return {key: file.get_tensor(key).clone() for key in own}, metadata, notes
         except InputError:
             raise
         except Exception as problem:  # whatever the file may be, and however it is read
