@@ -741,6 +741,14 @@ class TestFiles:
             (result,) = Engine(flux_networks.card(place)).fill([job(0)], run)
         assert np.array_equal(result.images[0], direct(pipe, job(0)))
 
+    @pytest.mark.parametrize("key", ["scaled_fp8", "transformer_blocks.0.attn.to_q.scale_weight"])
+    def test_a_single_file_with_scales_is_refused(self, single: Path, key: str) -> None:
+        from safetensors.torch import load_file, save_file
+
+        save_file({**load_file(single), key: torch.ones(1)}, single)
+        with pytest.raises(EngineError, match=f"holds {key}: its weights are in 8 bits with scales"):
+            Network("tiny", Files(flux_networks.saved(), single), "float32", "cpu", "full")
+
     def test_a_single_file_is_quantized_as_the_folder_is(self, place: Path) -> None:
         from torchao.quantization import Int8Tensor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ _VARIANTS = 64
 """How often a block may be compiled until all of them begin anew: once for each number of LoRAs, set of layers they
 change, ranks they have there, and for one image or several. At torch's own limit, 8, one LoRA of many ranks would not
 run."""
+
+_SCALE = re.compile(r"scaled_fp8|\.(scale_weight|weight_scale|scale_input|input_scale|comfy_quant)$")
+"""Names of what belongs to weights in 8 bits, as ComfyUI's files have them."""
 
 _ORDER_HOOK = "lazy_prefetch_group_offloading"  # diffusers.hooks.group_offloading
 
@@ -228,6 +232,7 @@ def _transformer(name: str, files: Files, dtype: Any, device: str, mode: Mode) -
             options["device_map"] = {"": place}
         network = whole(name, where, kind, use_safetensors=True, **options)
     else:
+        _check_unscaled(name, files.single)
         with worded(name, files.single):
             network = kind.from_single_file(
                 str(files.single), config=str(files.folder), subfolder="transformer", local_files_only=True, dtype=dtype
@@ -242,6 +247,20 @@ def _transformer(name: str, files: Files, dtype: Any, device: str, mode: Mode) -
         weight = network.transformer_blocks[0].attn.to_q.weight
         assert isinstance(weight, imported("torchao.quantization").Int8Tensor), type(weight)
     return network
+
+
+def _check_unscaled(name: str, file: Path) -> None:
+    """See to it that weights are what the numbers say: diffusers would leave their scales away, and paint noise.
+
+    Raises:
+        EngineError: when there are scales, or it cannot be read.
+    """
+    with worded(name, file), imported("safetensors").safe_open(file, framework="pt") as opened:
+        if scale := next(filter(_SCALE.search, opened.keys()), ""):
+            raise EngineError(
+                f"{name}: {file} holds {scale}: its weights are in 8 bits with scales, which are not read here; take a "
+                "file of 16 bits (--memory quantized makes 8 bits of it)"
+            )
 
 
 def _eight_bits() -> Any:
