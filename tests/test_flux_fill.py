@@ -171,6 +171,12 @@ def test_what_cannot_be_batched_is_not(card: Card, run: Run, pipe: Any) -> None:
         assert np.array_equal(result.images[0], direct(pipe, result.job))
 
 
+def test_guidance_of_a_card_that_takes_none_is_none(card: Card, run: Run, pipe: Any) -> None:
+    asked = job(0, parameters={"guidance": 0.0})
+    (result,) = Engine(card).fill([asked], run)
+    assert np.array_equal(result.images[0], direct(pipe, asked))
+
+
 def test_other_holes_are_sent_as_holes(card: Card, run: Run, pipe: Any) -> None:
     asked = job(0)
     blocked = np.zeros_like(asked.mask)

@@ -361,7 +361,7 @@ def _request(job: FillJob) -> _Request:
     return _Request(
         job.size,
         int(given.get("steps") or 28),
-        float(given.get("guidance") or 30.0),
+        30.0 if (guidance := given.get("guidance")) is None else float(guidance),
         json.dumps(given.get("lora") or []),
         str(given.get("speed") or "exact"),
         str(given.get("memory") or "auto"),
