@@ -413,6 +413,8 @@ def main(parts: Sequence[str] = tuple(PARTS), folder: Path | None = None, tiny: 
     say(f"{'a GPU' if scale.real else 'no GPU: tiny size, these times mean nothing'}; {versions}")
     with contextlib.ExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        # Apart, so that no figure and no network of tiny size is ever told of as a real one.
+        place = place / ("gpu" if scale.real else "tiny" if tiny else "cpu")
         place.mkdir(parents=True, exist_ok=True)
         kept = place / "figures.json"
         figures: Figures = json.loads(kept.read_text()) if kept.exists() else {}
