@@ -194,7 +194,7 @@ _Entry = tuple[FillJob, EngineRun, Future[FillResult]]
 
 def _kind(job: FillJob) -> str:
     """What jobs that an engine makes together have in common."""
-    return json.dumps([job.size, dict(job.parameters)], sort_keys=True)
+    return json.dumps([job.size, dict(job.parameters)], sort_keys=True, default=str)
 
 
 class BatchQueue:
