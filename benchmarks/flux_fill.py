@@ -409,9 +409,12 @@ def main(parts: Sequence[str] = tuple(PARTS), folder: Path | None = None, tiny: 
 
     scale = Scale(torch.cuda.is_available() and not tiny)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "torchao"))
-    say(f"{torch.cuda.get_device_name() if scale.real else 'no GPU: tiny size, these times mean nothing'}; {versions}")
+    # Not its name: to ask would take memory on it, which the parts would count as theirs.
+    say(f"{'a GPU' if scale.real else 'no GPU: tiny size, these times mean nothing'}; {versions}")
     with contextlib.ExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        # Apart, so that no figure and no network of tiny size is ever told of as a real one.
+        place = place / ("gpu" if scale.real else "tiny" if tiny else "cpu")
         place.mkdir(parents=True, exist_ok=True)
         kept = place / "figures.json"
         figures: Figures = json.loads(kept.read_text()) if kept.exists() else {}

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_all_parts_run_and_no_figure_of_a_gpu_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = flux_fill.main(folder=tmp_path, tiny=True)
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    figures = json.loads((tmp_path / "tiny" / "figures.json").read_text())
     assert set(figures) == {*PARTS, "prediction", "bits"}
     assert figures["fast"]["computed"] in range(1, Scale(False).steps + 1)
     assert figures["exact"]["difference"][0] <= 1
@@ -30,6 +30,16 @@ def test_all_parts_run_and_no_figure_of_a_gpu_is_told(tmp_path: Path, capsys: py
         assert row.kept is None
         counted = "settings.memory" in row.what or "cache" in row.what or "error of" in row.ours
         assert counted or row.ours == "not measured", row
+
+
+def test_figures_of_tiny_size_are_never_told_of_as_a_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flux_fill.main(parts=("make", "exact"), folder=tmp_path, tiny=True)
+    counted = json.loads((tmp_path / "tiny" / "figures.json").read_text())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(flux_fill, "prediction", lambda tiny: counted["prediction"])
+    monkeypatch.setattr(flux_fill, "bits", lambda place, tiny: counted["bits"])
+    rows = flux_fill.main(parts=(), folder=tmp_path)
+    assert {row.ours for row in rows if row.what.endswith(": exact")} == {"not measured"}
 
 
 def test_a_part_runs_in_a_process_of_its_own(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,17 @@ from hypothesis import strategies as st
 
 from tests import flux_networks
 from tests.flux_networks import direct, job
+from tests.weight_server import Server
 from toolkit import devices
 from toolkit.cards import Card
 from toolkit.engines import FillJob
 from toolkit.engines.fill import _flux_attention, _flux_network
+from toolkit.engines.fill._flux_lora import Loras
 from toolkit.engines.fill._flux_memory import MODES, Need, plan
 from toolkit.engines.fill._flux_network import Files, Network, Unit
 from toolkit.engines.fill._flux_text import Texts
-from toolkit.engines.fill.flux_fill import Engine
-from toolkit.errors import Cancelled, EngineError, ToolkitError
+from toolkit.engines.fill.flux_fill import Engine, _request
+from toolkit.errors import Cancelled, EngineError, InputError, ToolkitError
 from toolkit.geometry import Size
 from toolkit.queues import BatchQueue
 from toolkit.run import Run
@@ -168,6 +171,12 @@ def test_what_cannot_be_batched_is_not(card: Card, run: Run, pipe: Any) -> None:
         assert np.array_equal(result.images[0], direct(pipe, result.job))
 
 
+def test_guidance_of_a_card_that_takes_none_is_none(card: Card, run: Run, pipe: Any) -> None:
+    asked = job(0, parameters={"guidance": 0.0})
+    (result,) = Engine(card).fill([asked], run)
+    assert np.array_equal(result.images[0], direct(pipe, asked))
+
+
 def test_other_holes_are_sent_as_holes(card: Card, run: Run, pipe: Any) -> None:
     asked = job(0)
     blocked = np.zeros_like(asked.mask)
@@ -218,8 +227,45 @@ class TestPrompts:
     def test_words_too_many_are_said(self, card: Card, run: Run) -> None:
         (result,) = Engine(card).fill([job(0, prompt="x" * 600)], run)
         assert result.notes == ("the prompt's last 90 words (tokens) are too many and were not read",)
-        (result,) = Engine(card).fill([job(0, prompt="x" * 509)], run)
+        (result,) = Engine(card).fill([job(0, prompt="x" * 511)], run)
+        assert result.notes == ("the prompt's last 1 words (tokens) are too many and were not read",)
+        (result,) = Engine(card).fill([job(0, prompt="x" * 510)], run)
         assert result.notes == ()
+
+    def test_the_libraries_do_not_speak_of_it(
+        self, card: Card, run: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+        list(Engine(card).fill([job(0, prompt="many words that no one reads " * 30)], run))
+        assert "truncated" not in caplog.text
+
+
+def together(card: Card, asked: Sequence[tuple[FillJob, Run]]) -> list[Any]:
+    """Answers, or what was raised, of jobs that meet in one batch of the queue."""
+    begun, going = threading.Event(), threading.Event()
+    engine = Engine(card)
+    fill = engine.fill
+
+    def held(jobs: Any, run: Any) -> Any:
+        begun.set()
+        assert going.wait(60)
+        return fill(jobs, run)
+
+    engine.fill = held  # type: ignore[method-assign]
+    queue = BatchQueue(card, engine)
+    with ThreadPoolExecutor(1 + len(asked)) as pool:
+        first = pool.submit(lambda: list(queue.submit([job(99)], asked[-1][1].child("first"))))
+        assert begun.wait(60)
+        futures = []
+        for number, (one, run) in enumerate(asked, start=1):
+            futures.append(pool.submit(lambda one=one, run=run: next(queue.submit([one], run))))
+            while queue._waiting.qsize() < number:
+                time.sleep(0.001)
+        going.set()
+        first.result()
+        answers = [future.exception() or future.result() for future in futures]
+    queue.close()
+    return answers
 
 
 class TestCancelling:
@@ -253,6 +299,14 @@ class TestCancelling:
             assert close(other.result()[0].images[0], direct(pipe, job(2)))
         queue.close()
 
+    def test_of_one_made_alone_does_not_drop_what_waits_behind_it(self, card: Card, run: Run, pipe: Any) -> None:
+        stopped, going = run.child("stopped"), run.child("going")
+        stopped._progress = lambda name, share: stopped.cancel()
+        fast = {"speed": "fast"}
+        answers = together(card, [(job(1, parameters=fast), stopped), (job(2, parameters=fast), going)])
+        assert isinstance(answers[0], Cancelled)
+        assert np.array_equal(answers[1].images[0], direct(pipe, job(2)))
+
     def test_before_it_began_nothing_is_made(self, card: Card, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         run.cancel()
         with pytest.raises(Cancelled):
@@ -266,6 +320,30 @@ def test_threads_share_one_pipeline(card: Card, run: Run, pipe: Any) -> None:
         made = list(pool.map(lambda one: next(iter(engine.fill([one], run))), jobs))
     for asked, result in zip(jobs, made, strict=True):
         assert np.array_equal(result.images[0], direct(pipe, asked))
+
+
+def test_progress_of_a_job_with_several_images_never_goes_back(card: Card, run: Run) -> None:
+    seen: list[float] = []
+    watched = run.child("watched", progress=lambda name, share: seen.append(share))
+    list(Engine(card).fill([job(0, seeds=tuple(range(5)))], watched))
+    assert seen == pytest.approx([4 / 15, 8 / 15, 12 / 15, 13 / 15, 14 / 15, 1.0])
+
+
+def test_what_was_not_the_same_for_all_images_is_told_of_each(
+    card: Card, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, calls = Network.images, []
+
+    def failing(self: Network, *arguments: Any, **rest: Any) -> Any:
+        calls.append(self.mode)
+        if calls == ["full", "full"]:
+            raise torch.OutOfMemoryError("no")
+        return images(self, *arguments, **rest)
+
+    monkeypatch.setattr(Network, "images", failing)
+    (result,) = Engine(card).fill([job(0, seeds=tuple(range(5)))], run)
+    assert result.facts["memory"] == ["full"] * 4 + ["quantized"]
+    assert (result.facts["batches"], result.facts["speed"]) == ([4, 4, 4, 4, 1], "exact")
 
 
 def test_windows_of_several_photos_meet_in_the_queue(card: Card, run: Run) -> None:
@@ -405,6 +483,64 @@ class TestMemory:
         assert np.array_equal(plain, direct(pipe, asked, num_inference_steps=1))
 
 
+class TestEncoders:
+    """A device that is none, so that it can be short of memory."""
+
+    @pytest.fixture(autouse=True)
+    def pretended(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read: list[tuple[str, bool]] = []
+        self.failing = False
+        encode = Texts.encode
+
+        def pretended(texts: Texts, prompts: Any, device: str, *, keep: bool) -> Any:
+            self.read.append((device, keep))
+            if device != "cpu" and self.failing:
+                raise torch.OutOfMemoryError("no")
+            made = encode(texts, prompts, "cpu", keep=keep)
+            texts.device = device if keep else ""
+            return made
+
+        monkeypatch.setattr(Texts, "encode", pretended)
+        monkeypatch.setattr(devices, "free_memory", lambda device: None)
+
+    def test_where_they_run_out_of_memory_the_processor_reads(self, card: Card) -> None:
+        self.failing = True
+        found, notes = Engine(card)._read(["a cat"], "cuda")
+        assert self.read == [("cuda", False), ("cpu", False)]
+        assert list(found) == list(notes) == ["a cat"]
+        assert notes["a cat"] == [
+            "the prompt was read on the processor: cuda ran out of memory with the text encoders"
+        ]  # fmt: skip
+
+    def test_what_is_read_in_part_leaves_no_encoders(self, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.undo()
+        texts = Texts("tiny", Files(flux_networks.saved()), "float32", 512)
+        texts.encode(["a cat"], "cpu", keep=True)
+        monkeypatch.setattr(texts._kept, "put", None)
+        with pytest.raises(TypeError):
+            texts.encode(["a dog"], "cpu", keep=True)
+        assert (texts._encoders, texts.device) == (None, "")
+
+    def test_those_that_stay_are_room_for_themselves_and_for_pictures(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        need = {**flux_networks.NEED, "encoders": 0.5, "decode": 0.2}
+        engine = Engine(flux_networks.card(place, memory=need))
+        free = 1.0
+        monkeypatch.setattr(devices, "free_memory", lambda device: int(free * 2**30))
+        assert engine._read(["a cat"], "cuda")[1] == {}
+        free = 0.5  # they are there
+        assert engine._read(["a dog"], "cuda")[1] == {}
+        assert self.read == [("cuda", True), ("cuda", True)]
+        free = 0.1
+        assert engine._plan(_request(job(0)), 1, "cuda").mode == "full"
+        assert engine._texts is not None
+        assert engine._texts.device == "cuda"
+        free = 0.01
+        assert engine._plan(_request(job(0)), 1, "cuda").mode == "full"
+        assert engine._texts.device == ""
+
+
 class TestPlan:
     need = Need(
         full=22.4, quantized=11.4, offload=1.7, encoders=9.2, denoise=0.46, decode=1.5, tile=0.4, spare=1.0
@@ -493,9 +629,29 @@ class TestSpeed:
         torch.compiler.reset()
         network = Network("tiny", Files(flux_networks.saved()), "float32", "cpu", "full")
         unit = _unit(job(0))
-        with torch._dynamo.config.patch(recompile_limit=1):
+        with torch._dynamo.config.patch(recompile_limit=1), monkeypatch.context() as patch:
+            patch.setattr(torch.compiler, "reset", None)
             network.images([unit], 1, 30.0, lambda step: None)
             network.images([unit, unit], 1, 30.0, lambda step: None)  # several images are compiled anew
+        torch.compiler.reset()
+
+    def test_more_loras_than_blocks_may_be_compiled_for_are_no_end(
+        self, place: Path, pipe: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        compile_ = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda function, **rest: compile_(function, backend="eager", **rest))
+        plain = Network("tiny", Files(flux_networks.saved()), "float32", "cpu", "full")
+        monkeypatch.setattr(_flux_network, "_can_compile", lambda device: True)
+        monkeypatch.setattr(_flux_network, "_VARIANTS", 2)
+        compiled = Network("tiny", Files(flux_networks.saved()), "float32", "cpu", "full")
+        networks = [(network, Loras(network.pipe, "tiny")) for network in (plain, compiled)]
+        for rank in (2, 3, 4):
+            path = written(pipe, place / f"{rank}.safetensors", seed=1, rank=rank)
+            made = []
+            for network, loras in networks:
+                loras.use([(path, 1.0)])
+                made += network.images([_unit(job(0))], 3, 30.0, lambda step: None, threshold=0.9)
+            assert np.array_equal(*made)
         torch.compiler.reset()
 
     @pytest.mark.parametrize("works", [True, False])
@@ -553,13 +709,22 @@ class TestSpeed:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
         assert [_flux_attention.best("cuda", torch.bfloat16) for _ in range(3)] == ["flash", "native", "native"]
 
-    def test_attention_that_gives_something_else_is_not_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        attend = _flux_attention._attend
-        monkeypatch.setattr(
-            _flux_attention, "_attend", lambda name, given: attend("native", given) * (2 if name == "wrong" else 1)
-        )
-        monkeypatch.setattr(_flux_attention, "_seconds", lambda name, given: 0.1 if name == "wrong" else 1.0)
-        assert _flux_attention.probe(["native", "wrong"], "cpu", torch.float32, (1, 64, 2, 16)) == "native"
+    @pytest.mark.parametrize("fault", ["another answer", "cannot be compiled"])
+    def test_attention_that_is_of_no_use_is_not_taken(self, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+        kernel = _flux_attention._kernel
+
+        def wrong(*given: Any) -> Any:
+            if fault == "cannot be compiled":
+                torch._dynamo.graph_break()
+            return kernel("native")(*given) * (2 if fault == "another answer" else 1)
+
+        monkeypatch.setattr(_flux_attention, "_kernel", lambda name: wrong if name == "_native_math" else kernel(name))
+        monkeypatch.setattr(_flux_attention, "_seconds", lambda name, given: 0.1 if name == "_native_math" else 1.0)
+        found = _flux_attention.probe(["native", "_native_math"], "cpu", torch.float32, (1, 64, 2, 16))
+        assert found == "native"
+        monkeypatch.setattr(_flux_attention, "_kernel", kernel)
+        found = _flux_attention.probe(["native", "_native_math"], "cpu", torch.float32, (1, 64, 2, 16))
+        assert found == "_native_math"
 
 
 class TestFiles:
@@ -581,6 +746,27 @@ class TestFiles:
             flux_networks.copy_to(place / "cache" / "weights" / "fill-tiny")
             (result,) = Engine(flux_networks.card(place)).fill([job(0)], run)
         assert np.array_equal(result.images[0], direct(pipe, job(0)))
+
+    @pytest.mark.parametrize("key", ["scaled_fp8", "transformer_blocks.0.attn.to_q.scale_weight"])
+    def test_a_single_file_with_scales_is_refused(self, single: Path, key: str) -> None:
+        from safetensors.torch import load_file, save_file
+
+        save_file({**load_file(single), key: torch.ones(1)}, single)
+        with pytest.raises(EngineError, match=f"holds {key}: its weights are in 8 bits with scales"):
+            Network("tiny", Files(flux_networks.saved(), single), "float32", "cpu", "full")
+
+    def test_a_single_file_is_quantized_as_the_folder_is(self, place: Path) -> None:
+        from torchao.quantization import Int8Tensor
+
+        folder = flux_networks.saved()
+        (file,) = (folder / "transformer").glob("*.safetensors")
+        networks = [
+            Network("tiny", files, "float32", "cpu", "quantized") for files in (Files(folder), Files(folder, file))
+        ]
+        linear = [one for one in networks[1].pipe.transformer.modules() if isinstance(one, torch.nn.Linear)]
+        assert all(isinstance(one.weight, Int8Tensor) for one in linear)
+        one, other = (network.images([_unit(job(0))], 2, 30.0, lambda step: None)[0] for network in networks)
+        assert np.array_equal(one, other)
 
     @pytest.mark.heavy
     def test_black_forest_labs_own_layout_is_read(self, tmp_path: Path) -> None:
@@ -691,6 +877,24 @@ class TestLoras:
         results = list(Engine(card).fill([job(0), job(1, parameters=wanted)], run))
         assert [result.facts["batches"] for result in results] == [[1], [1]]
 
+    def test_one_that_is_fetched_is_used_like_a_file(self, card: Card, run: Run, lora: Path) -> None:
+        told: list[str] = []
+        watched = run.child("photo", progress=lambda name, share: told.append(name))
+        with Server(lora.read_bytes()) as server:
+            url = server.url("/fetched.safetensors")
+            (fetched,) = together(card, [(job(0, parameters={"lora": [{"path": url, "scale": 1.0}]}), watched)])
+        (own,) = Engine(card).fill([job(0, parameters={"lora": [{"path": str(lora), "scale": 1.0}]})], run)
+        assert np.array_equal(fetched.images[0], own.images[0])
+        assert any("fetching fetched.safetensors" in note for note in fetched.notes)
+        assert f"photo: lora {url}" in told
+
+    def test_a_wrong_one_of_one_edit_fails_no_other(self, card: Card, run: Run, pipe: Any, tmp_path: Path) -> None:
+        (tmp_path / "no.safetensors").write_bytes(b"nothing")
+        wanted = {"lora": [{"path": str(tmp_path / "no.safetensors"), "scale": 1.0}]}
+        wrong, right = together(card, [(job(1, parameters=wanted), run.child("a")), (job(2), run.child("b"))])
+        assert isinstance(wrong, InputError)
+        assert np.array_equal(right.images[0], direct(pipe, job(2)))
+
     def test_a_wrong_one_damages_nothing(self, card: Card, run: Run, tmp_path: Path) -> None:
         engine = Engine(card)
         (plain,) = engine.fill([job(0)], run)
@@ -723,7 +927,7 @@ class TestLoras:
             list(Engine(card).fill([job(0, parameters={"speed": "turbo"})], run))
 
 
-def written(pipe: Any, path: Path, seed: int) -> Path:
+def written(pipe: Any, path: Path, seed: int, rank: int = 4) -> Path:
     """A LoRA for some layers of the tiny network, in diffusers' own format."""
     from safetensors.torch import save_file
 
@@ -732,7 +936,7 @@ def written(pipe: Any, path: Path, seed: int) -> Path:
     for name, module in pipe.transformer.named_modules():
         if isinstance(module, torch.nn.Linear) and name.endswith(("attn.to_q", "attn.to_v", "ff.net.2")):
             outputs, inputs = module.weight.shape
-            for side, shape in (("A", (4, inputs)), ("B", (outputs, 4))):
+            for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank))):
                 weight = torch.randn(shape, generator=generator) * 0.3
                 state[f"transformer.{name}.lora_{side}.weight"] = weight
     save_file(state, path)

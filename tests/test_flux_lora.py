@@ -274,6 +274,18 @@ def test_a_file_that_changed_is_read_again(loras: Loras, make: Make) -> None:
     assert torch.equal(predicted(), by_diffusers([(path, 1.0)]))
 
 
+def test_a_file_that_is_written_anew_while_it_is_in_use_changes_nothing(loras: Loras, make: Make) -> None:
+    path = make(Q, seed=1)
+    loras.use([(path, 1.0)])
+    before = predicted()
+    with open(path, "r+b") as file:
+        file.seek(-2000, os.SEEK_END)
+        file.write(bytes(2000))
+    assert torch.equal(predicted(), before)
+    os.truncate(path, 100)
+    assert torch.equal(predicted(), before)
+
+
 def test_nothing_is_left_in_memory(loras: Loras, three: Sequence[Path]) -> None:
     loras.use([(path, 1.0) for path in three])
     layers = [weakref.ref(one) for one in shared()[0].transformer.modules() if hasattr(one, "lora_A")]
@@ -413,12 +425,19 @@ def test_xlabs_keys_are_understood(loras: Loras, make: Make) -> None:
 
 @pytest.mark.parametrize(
     ("before", "sides"),
-    [("", "lora_A lora_B"), ("base_model.model.", "lora_A lora_B"), ("transformer.", "lora_down lora_up"),
-     ("transformer.", "lora.down lora.up")],
+    [("", "lora_A lora_B"), ("base_model.model.", "lora_A lora_B"), ("diffusion_model.", "lora_A lora_B"),
+     ("transformer.", "lora_down lora_up"), ("transformer.", "lora.down lora.up")],
 )  # fmt: skip
 def test_other_ways_to_write_the_same(loras: Loras, make: Make, before: str, sides: str) -> None:
     loras.use([(make(tensors(Q, SINGLE, before=before, sides=sides)), 1.0)])
     assert torch.equal(predicted(), by_diffusers([(make(Q, SINGLE), 1.0)]))
+
+
+def test_comfyui_keys_are_understood(loras: Loras, make: Make) -> None:
+    theirs, ours = "double_blocks.0.img_attn.proj", "transformer_blocks.0.attn.to_out.0"
+    path = make({**tensors(theirs, before="diffusion_model."), f"diffusion_model.{theirs}.alpha": torch.tensor(2.0)})
+    loras.use([(path, 1.0)])
+    assert torch.equal(predicted(), by_diffusers([(make(scaled(tensors(ours), ours, by=0.5)), 1.0)]))
 
 
 @pytest.mark.parametrize(
@@ -486,6 +505,7 @@ def test_a_lora_for_another_network_is_refused(
             "is no LoRA: it holds double_blocks.0.img_attn.qkv",
         ),
         ({"garbage": torch.ones(3)}, "is no LoRA: it holds garbage"),
+        ({"two\nlines": torch.ones(3)}, "is no LoRA: it holds two lines"),
         (tensors("x", before="unet."), f"is for another network: it changes unet.x, which {NAME} does not have"),
         (kohya("lora_unet_down_blocks_0_attentions_0_proj_in"), f"is for another network than {NAME}, or of a format"),
         (kohya("double_blocks_0_img_attn_proj"), "or of a format that is not known (double_blocks_0_img_attn_proj"),
@@ -540,7 +560,8 @@ def test_one_wrong_part_is_enough(
     "told", ["{", "[]", '{"transformer.lora_alpha": "x"}',
              '{"transformer.lora_alpha": 1, "transformer.alpha_pattern": 5}',
              '{"transformer.lora_alpha": 1, "transformer.alpha_pattern": {"(": 5}}', '{"transformer.use_dora": true}',
-             '{"transformer.lora_alpha": NaN}']
+             '{"transformer.lora_alpha": NaN}', '{"transformer.lora_alpha": 1' + "0" * 400 + "}", "[" * 100_000,
+     '{"transformer.lora_alpha": 1, "transformer.alpha_pattern": {"(.|.|.)*(.*.*.*.*.*.*.*)*x": 5}}']
 )  # fmt: skip
 def test_what_a_file_says_of_itself_may_be_wrong(loras: Loras, make: Make, told: str) -> None:
     said = refused(loras, make(tensors(Q), metadata={"lora_adapter_metadata": told}))

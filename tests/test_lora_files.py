@@ -20,8 +20,8 @@ from weight_server import Server
 
 from toolkit import lora, lorafiles
 from toolkit.cards import Card
-from toolkit.errors import EngineError, InputError, OutputError, ParameterError, ToolkitError
-from toolkit.safekeeping import Record
+from toolkit.errors import Cancelled, EngineError, InputError, OutputError, ParameterError, ToolkitError
+from toolkit.safekeeping import Record, held
 from toolkit.stages.fill import Fill
 
 REVISION = "0123456789abcdef" * 2 + "01234567"
@@ -443,3 +443,18 @@ def test_a_job_names_the_content_of_a_file() -> None:
             Fill(lora=(path,)).parameters_for(a_card("network"))
     with pytest.raises(InputError, match="lora y.safetensors: no such file"):
         Fill(lora=("y.safetensors",)).parameters_for(a_card("gpu"))
+
+
+def test_the_wait_for_another_that_fetches_it_can_be_cancelled(server: Server, home: Path) -> None:
+    url, said = server.url("/x.safetensors"), []
+    target = located(url)
+    target.unlink()
+
+    def cancelled(*progress: Any) -> None:
+        raise Cancelled
+
+    with held(target, "another's", said.append):
+        with pytest.raises(Cancelled):
+            lorafiles.located(url, say=said.append, progress=cancelled)
+    assert said == [f"lora {url}: another process is fetching it; waiting for that"]
+    assert located(url) == target

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -139,7 +140,7 @@ class _Work:
         if (known := _choice(place)) and _whole(place / known.file):
             return place / known.file
         place.mkdir(parents=True, exist_ok=True)
-        with held(place / "choice", f"lora {self._path}", self._say):
+        with self._held(place / "choice"):
             known = _choice(place)
             if not (known and _whole(place / known.file)):
                 known = self._listed(repository, place)
@@ -157,7 +158,7 @@ class _Work:
         if _whole(target):
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        with held(target, f"lora {self._path}", self._say):
+        with self._held(target):
             if _whole(target):  # another fetched it
                 return target
             before = Record.of(target)
@@ -174,6 +175,10 @@ class _Work:
             if before and before.sha256 != got:
                 self._say(f"lora {self._path}: is another file now than when it was first fetched")
             return target
+
+    def _held(self, target: Path) -> AbstractContextManager[None]:
+        name = f"lora {self._path}"
+        return held(target, name, self._say, lambda: self._progress(name, 0, None))
 
     def _want(self, url: str, part: Path) -> Want:
         token, refused = None, ""

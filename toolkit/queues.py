@@ -8,6 +8,7 @@ jobs never drops another's.
 from __future__ import annotations
 
 import dataclasses
+import json
 import queue
 import threading
 import time
@@ -188,12 +189,20 @@ class CallQueue:
         self._threads.shutdown(cancel_futures=True)
 
 
+_Entry = tuple[FillJob, EngineRun, Future[FillResult]]
+
+
+def _kind(job: FillJob) -> str:
+    """What jobs that an engine makes together have in common."""
+    return json.dumps([job.size, dict(job.parameters)], sort_keys=True, default=str)
+
+
 class BatchQueue:
-    """One thread that calls the engine with up to `card.in_flight` jobs, of whatever edits are waiting."""
+    """One thread that calls the engine with up to `card.in_flight` jobs of one kind, of whatever edits are waiting."""
 
     def __init__(self, card: Card, engine: Filler) -> None:
         self._card, self._engine = card, engine
-        self._waiting: queue.SimpleQueue[tuple[FillJob, EngineRun, Future[FillResult]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=card.name, daemon=True)
         self._thread.start()
 
@@ -215,14 +224,18 @@ class BatchQueue:
     def _serve(self) -> None:
         while True:
             batch, last = self._gather()
-            live = [entry for entry in batch if entry[2].set_running_or_notify_cancel()]
-            if live:
-                self._fill(live)
+            apart: dict[str, list[_Entry]] = {}
+            for entry in batch:
+                if entry[2].set_running_or_notify_cancel():
+                    apart.setdefault(_kind(entry[0]), []).append(entry)
+            # What is wrong with one kind (a LoRA, a size) must not fail the others'.
+            for alike in apart.values():
+                self._fill(alike)
             if last:
                 return
 
-    def _gather(self) -> tuple[list[tuple[FillJob, EngineRun, Future[FillResult]]], bool]:
-        batch: list[tuple[FillJob, EngineRun, Future[FillResult]]] = []
+    def _gather(self) -> tuple[list[_Entry], bool]:
+        batch: list[_Entry] = []
         until: float | None = None
         while len(batch) < self._card.in_flight:
             try:
@@ -235,7 +248,7 @@ class BatchQueue:
             until = until or time.monotonic() + _LINGER
         return batch, False
 
-    def _fill(self, live: list[tuple[FillJob, EngineRun, Future[FillResult]]]) -> None:
+    def _fill(self, live: list[_Entry]) -> None:
         # Windows of several edits bear the same names: in a batch each job has one of its own.
         owners = {
             f"{number}: {job.name}": (job, run, future) for number, (job, run, future) in enumerate(live, start=1)
@@ -260,7 +273,7 @@ class BatchQueue:
 class _Batch:
     """The runs of a batch as one: progress and cancellation are looked up by the job's name in the batch."""
 
-    def __init__(self, owners: Mapping[str, tuple[FillJob, EngineRun, Future[FillResult]]]) -> None:
+    def __init__(self, owners: Mapping[str, _Entry]) -> None:
         self._owners = owners
         self._first = next(iter(owners.values()))[1]
 
@@ -291,8 +304,12 @@ class _Batch:
         self._first.release(price)
 
     def progress(self, name: str, share: float) -> None:
-        job, run, _ = self._owners[name]
-        run.progress(job.name, share)
+        if name in self._owners:
+            job, run, _ = self._owners[name]
+            run.progress(job.name, share)
+            return
+        for run in {id(run): run for _, run, _ in self._owners.values()}.values():  # what all wait for: a file
+            run.progress(name, share)
 
     def cancelled(self, name: str = "") -> bool:
         if name:

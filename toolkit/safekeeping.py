@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -117,13 +117,18 @@ def sha256_of(target: Path, name: str, progress: Progress) -> str:
 
 
 @contextlib.contextmanager
-def held(target: Path, name: str, say: Say) -> Iterator[None]:
-    """Be the only one, of all threads and processes, to work on a file; wait while another does."""
+def held(target: Path, name: str, say: Say, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Be the only one, of all threads and processes, to work on a file; wait while another does.
+
+    Args:
+        waits: called several times a second meanwhile; what it raises ends the wait.
+    """
     said = False
     while (lock := claim(target.with_name(f"{target.name}.lock"))) is None:
         if not said:
             say(f"{name}: another process is fetching it; waiting for that")
             said = True
+        waits()
         time.sleep(0.1)
     try:
         yield

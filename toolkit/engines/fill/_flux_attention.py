@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ CANDIDATES = ("native", "_native_cudnn", "_native_flash", "flash", "_flash_3")
 _SHAPE = (1, 4608, 24, 128)  # 1024x1024 pixels and 512 words, as FLUX.1 has them
 _TOLERANCE = 0.02
 _ROUNDS = 5
+_choosing = threading.Lock()
+_DEVICES = 16
+"""On how many, or in how many types, one process may probe."""
 
 
 def best(device: str, dtype: Any) -> str:
@@ -44,17 +49,19 @@ def use(transformer: Any, name: str) -> None:
     """Have a transformer, and nothing else, compute attention by `name`: diffusers would have all networks of the
     process do so that name none, on whatever device they are."""
     registry = imported("diffusers.models.attention_dispatch")._AttentionBackendRegistry
-    before, _ = registry.get_active_backend()
-    try:
-        transformer.set_attention_backend(name)
-    finally:
-        registry.set_active_backend(before)
+    with _choosing:
+        before, _ = registry.get_active_backend()
+        try:
+            transformer.set_attention_backend(name)
+        finally:
+            registry.set_active_backend(before)
 
 
 def probe(candidates: Sequence[str], device: str, dtype: Any, shape: Sequence[int] = _SHAPE) -> str:
     """The fastest of `candidates` that gives what the first, which must work, gives.
 
-    Some can be chosen and fail when they are called, so each is called.
+    Some can be chosen and fail when they are called, so each is called; some cannot be part of what is compiled, so
+    each is traced.
     """
     import torch
 
@@ -67,7 +74,8 @@ def probe(candidates: Sequence[str], device: str, dtype: Any, shape: Sequence[in
         try:
             if not _installed(name):
                 continue
-            got = _attend(name, given)
+            with torch._dynamo.config.patch(recompile_limit=_DEVICES * len(candidates)):
+                got = torch.compile(_kernel(name), fullgraph=True, backend="eager")(*given)
             if not (got.float() - wanted.float()).abs().max().item() <= _TOLERANCE * scale:
                 continue
             seconds = min(_seconds(name, given) for _ in range(_ROUNDS))
@@ -88,9 +96,13 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _attend(name: str, given: Sequence[Any]) -> Any:
+def _kernel(name: str) -> Callable[..., Any]:
     attention = imported("diffusers.models.attention_dispatch")
-    return attention.dispatch_attention_fn(*given, backend=attention.AttentionBackendName(name))
+    return functools.partial(attention.dispatch_attention_fn, backend=attention.AttentionBackendName(name))
+
+
+def _attend(name: str, given: Sequence[Any]) -> Any:
+    return _kernel(name)(*given)
 
 
 def _seconds(name: str, given: Sequence[Any]) -> float:

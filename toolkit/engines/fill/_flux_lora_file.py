@@ -25,8 +25,11 @@ _PART = re.compile(
 
 _SIDES = {".lora.down.": ".lora_A.", ".lora.up.": ".lora_B.", ".lora_down.": ".lora_A.", ".lora_up.": ".lora_B."}
 
-_WRAPPED = "base_model.model."
-"""What peft writes before the keys of a network it wraps; diffusers expects other networks behind it."""
+_WRAPPED = ("base_model.model.", "diffusion_model.")
+"""What peft and ComfyUI write before the keys of a network; diffusers expects other names behind it."""
+
+_PLAIN = re.compile(r"[\w.^$\\-]*")
+"""Expressions for modules that take no time to match, whoever wrote them."""
 
 _OTHERS = {
     "dora_scale": "a DoRA", "lora_magnitude_vector": "a DoRA", ".lokr_": "a LoKr", ".hada_": "a LoHa",
@@ -87,9 +90,13 @@ class _File:
 
     def read(self, convert: Callable[..., Any]) -> LoraWeights:
         raw, metadata, notes = self._opened()
-        if all(key.startswith(_WRAPPED) for key in raw):
-            bare = {key.removeprefix(_WRAPPED): tensor for key, tensor in raw.items()}
-            raw = bare if any(key.partition(".lora_")[0] in self._sizes for key in bare) else raw
+        for before in _WRAPPED:
+            if all(key.startswith(before) for key in raw):
+                bare = {key.removeprefix(before): tensor for key, tensor in raw.items()}
+                raw = bare if any(key.partition(".lora_")[0] in self._sizes for key in bare) else raw
+        if all(key.startswith("diffusion_model.") for key in raw):  # diffusers knows these names with kohya's sides
+            for new, old in ((".lora_A.", ".lora_down."), (".lora_B.", ".lora_up.")):
+                raw = {key.replace(new, old): tensor for key, tensor in raw.items()}
         alphas = {
             module: raw[key]
             for key in raw
@@ -126,7 +133,8 @@ class _File:
             with safetensors.safe_open(self._path, framework="pt") as file:
                 keys, metadata = list(file.keys()), file.metadata() or {}
                 own, notes = self._sorted(keys, lambda key: bool(file.get_tensor(key).any()))
-                return {key: file.get_tensor(key) for key in own}, metadata, notes
+                # Copies: what it gives is the file itself, which may be written anew while it is in use.
+                return {key: file.get_tensor(key).clone() for key in own}, metadata, notes
         except InputError:
             raise
         except Exception as problem:  # whatever the file may be, and however it is read
@@ -237,15 +245,17 @@ class _File:
             if "lora_alpha" not in said:
                 return {}, False
             patterns = dict(said.get("alpha_pattern") or {})
+            if strange := next((key for key in patterns if not _PLAIN.fullmatch(key)), ""):
+                raise ValueError(f"{strange} is no name of a module")
             found = {module: float(patterns.get(pattern_key(patterns, module), said["lora_alpha"])) for module in ranks}
-        except (ValueError, TypeError, AttributeError, re.error) as problem:
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, re.error) as problem:
             self._refuse(f"what it says of itself cannot be read ({' '.join(str(problem).split())[:120]})")
         if not all(math.isfinite(value) for value in found.values()):
             self._refuse("its lora_alpha is no number")
         return found, bool(said.get("use_rslora"))
 
     def _refuse(self, why: str) -> NoReturn:
-        raise InputError(f"lora {self._path}: {why}")
+        raise InputError(f"lora {self._path}: {' '.join(why.split())}")
 
 
 def _patterns(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,12 @@ _TILE = 512
 """Side, in pixels, of the autoencoder's tiles where it works in tiles."""
 
 _VARIANTS = 64
-"""How often a block may be compiled: once for each number of LoRAs, set of layers they change, and for one image or
-several. At torch's own limit, 8, it would refuse to run."""
+"""How often a block may be compiled until all of them begin anew: once for each number of LoRAs, set of layers they
+change, ranks they have there, and for one image or several. At torch's own limit, 8, one LoRA of many ranks would not
+run."""
+
+_SCALE = re.compile(r"scaled_fp8|\.(scale_weight|weight_scale|scale_input|input_scale|comfy_quant)$")
+"""Names of what belongs to weights in 8 bits, as ComfyUI's files have them."""
 
 _ORDER_HOOK = "lazy_prefetch_group_offloading"  # diffusers.hooks.group_offloading
 
@@ -142,10 +147,10 @@ class Network:
             done(step + 1)
             return {}
 
-        try:
+        def call() -> Any:
             with torch._dynamo.config.patch(recompile_limit=_VARIANTS), self._skipping(threshold):
                 # Lists, one generator an image: with several images of one prompt diffusers would mix the noise.
-                made = self.pipe(
+                return self.pipe(
                     image=[PIL.Image.fromarray(unit.pixels) for unit in units],
                     mask_image=[PIL.Image.fromarray(unit.hole) for unit in units],
                     prompt_embeds=torch.cat([unit.embeds for unit in units]).to(self.device),
@@ -155,6 +160,13 @@ class Network:
                     max_sequence_length=units[0].embeds.shape[1], output_type="np",
                     callback_on_step_end=after, callback_on_step_end_tensor_inputs=[],
                 ).images  # fmt: skip
+
+        try:
+            try:
+                made = call()
+            except torch._dynamo.exc.FailOnRecompileLimitHit:  # most were for LoRAs that are not in use any more
+                torch.compiler.reset()
+                made = call()
         finally:
             self.pipe.maybe_free_model_hooks()
         if not np.isfinite(made).all():
@@ -209,28 +221,50 @@ def _transformer(name: str, files: Files, dtype: Any, device: str, mode: Mode) -
     import torch
 
     diffusers = imported("diffusers")
-    options: dict[str, Any] = {"dtype": dtype}
-    if mode == "quantized":
-        quantization = imported("torchao.quantization")
-        options["quantization_config"] = diffusers.TorchAoConfig(quantization.Int8WeightOnlyConfig())
     place = "cpu" if mode == "offload" else device
     kind = diffusers.FluxTransformer2DModel
     if files.single is None:
         where = files.folder / "transformer"
+        options: dict[str, Any] = {"dtype": dtype}
+        if mode == "quantized":
+            options["quantization_config"] = diffusers.TorchAoConfig(_eight_bits())
         if place != "cpu":  # straight there; with the processor named, torchao would leave all as it is
             options["device_map"] = {"": place}
         network = whole(name, where, kind, use_safetensors=True, **options)
-        if mode == "quantized":
-            weight = network.transformer_blocks[0].attn.to_q.weight
-            assert isinstance(weight, quantization.Int8Tensor), type(weight)
-        return network
-    with worded(name, files.single):
-        network = kind.from_single_file(
-            str(files.single), config=str(files.folder), subfolder="transformer", local_files_only=True, **options
-        )
-    check_whole(name, kind.__name__, files.single, [key for key, value in network.named_parameters() if value.is_meta])
-    with worded(name, files.single):
-        return network.to(torch.device(place))
+    else:
+        _check_unscaled(name, files.single)
+        with worded(name, files.single):
+            network = kind.from_single_file(
+                str(files.single), config=str(files.folder), subfolder="transformer", local_files_only=True, dtype=dtype
+            )
+        absent = [key for key, value in network.named_parameters() if value.is_meta]
+        check_whole(name, kind.__name__, files.single, absent)
+        with worded(name, files.single):
+            if mode == "quantized":  # not by diffusers: it takes a single file for one that is quantised already
+                imported("torchao.quantization").quantize_(network, _eight_bits(), device=place)
+            network = network.to(torch.device(place))
+    if mode == "quantized":
+        weight = network.transformer_blocks[0].attn.to_q.weight
+        assert isinstance(weight, imported("torchao.quantization").Int8Tensor), type(weight)
+    return network
+
+
+def _check_unscaled(name: str, file: Path) -> None:
+    """See to it that weights are what the numbers say: diffusers would leave their scales away, and paint noise.
+
+    Raises:
+        EngineError: when there are scales, or it cannot be read.
+    """
+    with worded(name, file), imported("safetensors").safe_open(file, framework="pt") as opened:
+        if scale := next(filter(_SCALE.search, opened.keys()), ""):
+            raise EngineError(
+                f"{name}: {file} holds {scale}: its weights are in 8 bits with scales, which are not read here; take a "
+                "file of 16 bits (--memory quantized makes 8 bits of it)"
+            )
+
+
+def _eight_bits() -> Any:
+    return imported("torchao.quantization").Int8WeightOnlyConfig()
 
 
 def whole(name: str, where: Path, kind: Any, **options: Any) -> Any:

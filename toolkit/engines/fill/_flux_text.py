@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,12 +26,16 @@ class Texts:
     Args:
         name: of the card, for sentences.
         tokens: words of a prompt that T5 reads; the rest is cut off.
+
+    Attributes:
+        device: where the encoders are; empty while they are not loaded.
     """
 
     def __init__(self, name: str, files: Files, dtype: str, tokens: int) -> None:
         self._name, self._files, self._dtype, self._tokens = name, files, dtype, tokens
         self._kept = Embeddings(library.cache_folder() / "prompts", remembered=_REMEMBERED)
         self._encoders: Any = None
+        self.device = ""
         self._about = _fingerprint(files)
 
     def get(self, prompt: str) -> Embedding | None:
@@ -57,13 +62,14 @@ class Texts:
         """
         import torch
 
-        if self._encoders is None:
-            self._encoders = self._loaded()
-        made = {}
+        made, kept = {}, False
         try:
+            if self._encoders is None:
+                self._encoders = self._loaded()
             self._encoders.to(device)
+            self.device = device
             for prompt in prompts:
-                with torch.no_grad():
+                with torch.no_grad(), quiet():
                     words, pooled, _ = self._encoders.encode_prompt(
                         prompt, None, device=torch.device(device), max_sequence_length=self._tokens
                     )
@@ -73,8 +79,9 @@ class Texts:
                 plain = torch.int16 if words.element_size() == 2 else torch.int32
                 for part, value in zip(("words", "pooled"), made[prompt], strict=True):
                     self._kept.put(f"{key} {part}", value.view(plain).numpy())
+            kept = keep
         finally:
-            if not keep:
+            if not kept:
                 self.release()
         return made
 
@@ -84,11 +91,12 @@ class Texts:
 
     def release(self) -> None:
         """Give the encoders' memory back."""
-        self._encoders = None
+        self._encoders, self.device = None, ""
 
     def cut(self, prompt: str) -> int:
         """How many words (T5's tokens) of a prompt are too many to be read."""
-        if len(prompt.encode("utf-8", "surrogatepass")) < self._tokens:  # none is shorter than a byte
+        # The tokenizer composes first; then none is shorter than a byte, and two come besides.
+        if len(unicodedata.normalize("NFKC", prompt).encode("utf-8", "surrogatepass")) + 2 <= self._tokens:
             return 0
         with quiet(), worded(self._name, self._files.folder):
             tokenizer = imported("transformers").T5TokenizerFast.from_pretrained(

@@ -11,6 +11,7 @@ import gc
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -125,8 +126,11 @@ class _Work:
     notes: list[str] = field(default_factory=list)
 
     def result(self) -> FillResult:
-        facts: dict[str, Any] = {name: self.facts[0][name] for name in self.facts[0] if name != "batch"}
-        facts["batches"] = [one["batch"] for one in self.facts]  # how many images were made together
+        told = {name: [one[name] for one in self.facts] for name in self.facts[0]}
+        batches = told.pop("batch")  # how many images were made together
+        # What was not the same for all images is told of each.
+        facts = {name: of if any(one != of[0] for one in of) else of[0] for name, of in told.items()}
+        facts["batches"] = batches
         images = tuple(self.images[number] for number in range(len(self.job.seeds)))
         return FillResult(self.job, images, seconds=self.seconds, facts=facts, notes=tuple(dict.fromkeys(self.notes)))
 
@@ -166,8 +170,13 @@ class Engine:
                 cancelled |= len(wanted) < len(units)
                 if not (units := wanted):
                     break
-                with Turn(self._lock, run), ran(self._card.name, device):
-                    count = self._batch(request, units, device, run)
+                try:
+                    with Turn(self._lock, run), ran(self._card.name, device):
+                        count = self._batch(request, units, device, run)
+                except Cancelled:
+                    if run.cancelled():
+                        raise
+                    continue  # only those of this batch; others are made still
                 done, units = units[:count], units[count:]
                 for work in dict.fromkeys(work for work, _ in done):
                     if len(work.images) == len(work.job.seeds):
@@ -205,13 +214,14 @@ class Engine:
     ) -> int:
         assert self._network is not None
         network = self._network
-        names = list(dict.fromkeys(work.job.name for work, _ in units))
+        counts = Counter(work for work, _ in units)
 
         def step(done: int) -> None:
-            if all(run.cancelled(name) for name in names):
+            if all(run.cancelled(work.job.name) for work in counts):
                 raise Cancelled
-            for work, number in units:
-                run.progress(work.job.name, (number + done / request.steps) / len(work.job.seeds))
+            for work, count in counts.items():
+                share = (len(work.images) + count * done / request.steps) / len(work.job.seeds)
+                run.progress(work.job.name, share)
 
         if request.memory == "auto" and planned.mode != MODES[0]:
             notes.append(f"memory auto took {planned.mode}: {network.device} has no room for more")
@@ -241,13 +251,17 @@ class Engine:
         # A step is skipped or not for all images of a batch: another image's must never decide.
         batch = 1 if request.speed == "fast" else min(count, self._card.in_flight)
         modes = self._modes if request.memory == "auto" else tuple(mode for mode in MODES if mode == request.memory)
-        planned = plan(self._card.name, self._settings.memory, modes, self._room(device), request.size, batch)
+        room = self._room(device)
+        planned = plan(self._card.name, self._settings.memory, modes, room, request.size, batch)
+        if self._texts is not None and room is not None and planned.peak is not None:
+            if planned.peak > room - self._encoders_on(device):
+                self._texts.release()
         if request.memory == "auto":  # it is not loaded anew because others made room
             self._modes = MODES[MODES.index(planned.mode) :]
         return planned
 
     def _room(self, device: str) -> float | None:
-        """GiB that can be had on the device, with what is held there already."""
+        """GiB that can be had on the device, with what is held there already: network and text encoders."""
         free = devices.free_memory(device)
         if free is None:
             return None
@@ -255,7 +269,7 @@ class Engine:
         network, need = self._network, self._settings.memory
         if network is not None and need is not None and network.device == device and network.mode != "offload":
             held = float(getattr(need, network.mode))
-        return free / GIB + held
+        return free / GIB + held + self._encoders_on(device)
 
     def _hold(self, planned: Plan, device: str, notes: list[str], run: EngineRun) -> None:
         """Have the network as planned."""
@@ -298,6 +312,8 @@ class Engine:
 
     def _read(self, prompts: Sequence[str], device: str) -> tuple[dict[str, Embedding], dict[str, list[str]]]:
         """What the text encoders make of prompts, and what is to be said of each."""
+        import torch
+
         settings = self._settings
         if self._texts is None:
             self._texts = Texts(self._card.name, _files(self._card), settings.dtype, settings.text_tokens)
@@ -309,12 +325,17 @@ class Engine:
         unknown = [prompt for prompt, embedding in found.items() if embedding is None]
         if unknown:
             place, keep = self._place_for_encoders(device)
-            if place != device:
+            why = "has no room for the text encoders"
+            if place == device:
+                try:
+                    found |= texts.encode(unknown, device, keep=keep)
+                    why = ""
+                except torch.OutOfMemoryError:
+                    why = "ran out of memory with the text encoders"
+            if why:
+                found |= texts.encode(unknown, "cpu", keep=keep and place != device)
                 for prompt in unknown:
-                    notes.setdefault(prompt, []).append(
-                        f"the prompt was read on the processor: {device} has no room for the text encoders"
-                    )
-            found |= texts.encode(unknown, place, keep=keep)
+                    notes.setdefault(prompt, []).append(f"the prompt was read on the processor: {device} {why}")
             for prompt in unknown:
                 if folder := texts.unkept(prompt):
                     notes.setdefault(prompt, []).append(
@@ -328,10 +349,15 @@ class Engine:
         need, free = self._settings.memory, devices.free_memory(device)
         if need is None or free is None:
             return device, False
-        room = free / GIB
+        room = free / GIB + self._encoders_on(device)
         place = device if room >= need.encoders + need.spare else "cpu"
         held = 0.0 if self._network is None else need.full
         return place, room + held >= need.encoders + need.peak("full", Size(1024, 1024), 1, False)
+
+    def _encoders_on(self, device: str) -> float:
+        """GiB that text encoders which were left on the device take there."""
+        need = self._settings.memory
+        return need.encoders if need is not None and self._texts is not None and self._texts.device == device else 0.0
 
     def _device(self, run: EngineRun) -> str:
         """The device asked for.
@@ -350,7 +376,7 @@ def _request(job: FillJob) -> _Request:
     return _Request(
         job.size,
         int(given.get("steps") or 28),
-        float(given.get("guidance") or 30.0),
+        30.0 if (guidance := given.get("guidance")) is None else float(guidance),
         json.dumps(given.get("lora") or []),
         str(given.get("speed") or "exact"),
         str(given.get("memory") or "auto"),
