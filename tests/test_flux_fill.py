@@ -465,6 +465,23 @@ class TestMemory:
         assert (result.facts["memory"], result.facts["tiled"], result.facts["batches"]) == (mode, tiled, batches)
         assert bool(result.notes) == (mode != "full")
 
+    def test_loras_take_room_too(self, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        need = {**flux_networks.NEED, "full": 2.0, "quantized": 1.0, "offload": 0.5}
+        monkeypatch.setattr(devices, "free_memory", lambda device: int(2.8 * 2**30))
+        engine = Engine(flux_networks.card(place, memory=need))
+        lora = tmp_path / "one.safetensors"
+        with lora.open("wb") as file:
+            file.truncate(2**30)
+        request = _request(job(0))
+        alone, beside, unused = (
+            engine._plan(request, 1, "cuda", [*given]) for given in ((), [(lora, 1.0)], [(lora, 0.0)])
+        )
+        assert alone.mode == "full"
+        assert beside.mode == "quantized"
+        assert beside.peak is not None
+        assert beside.peak > 2.0
+        assert unused.mode == "quantized"  # once less was taken `auto` stays with it
+
     def test_where_nothing_fits_the_sizes_are_said(
         self, place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -56,6 +56,11 @@ class Loras:
         self._loaded: tuple[_Identity, ...] = ()
         self._notes: dict[_Identity, tuple[str, ...]] = {}
 
+    @property
+    def bytes(self) -> int:
+        """Of the files in use."""
+        return sum(one.bytes for one in self._loaded)
+
     def use(self, wanted: Sequence[tuple[Path, float]]) -> tuple[str, ...]:
         """Make exactly these LoRAs count, each with its scale and in this order, until the next call.
 

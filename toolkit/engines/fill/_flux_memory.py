@@ -53,7 +53,10 @@ class Plan:
     peak: float | None
 
 
-def plan(name: str, need: Need | None, modes: tuple[Mode, ...], room: float | None, size: Size, batch: int) -> Plan:
+def plan(
+    name: str, need: Need | None, modes: tuple[Mode, ...], room: float | None, size: Size, batch: int,
+    loras: float = 0.0,
+) -> Plan:  # fmt: skip
     """The largest mode that fits, with as many images at once as fit.
 
     Args:
@@ -63,19 +66,20 @@ def plan(name: str, need: Need | None, modes: tuple[Mode, ...], room: float | No
         room: GiB that can be had on the device; None where nobody knows.
         size: of the images.
         batch: images at once, at most.
+        loras: GiB that LoRAs take; they lie where the weights of the transformer do, and count in each mode.
 
     Raises:
         EngineError: when none fits.
     """
     if need is None or room is None:
-        return Plan(modes[0], batch, False, None if need is None else need.peak(modes[0], size, batch, False))
+        return Plan(modes[0], batch, False, None if need is None else need.peak(modes[0], size, batch, False) + loras)
     for mode in modes:
         for tiled in (False, True):
             for count in range(batch, 0, -1):
-                peak = need.peak(mode, size, count, tiled)
+                peak = need.peak(mode, size, count, tiled) + loras
                 if peak <= room:
                     return Plan(mode, count, tiled, peak)
-    least = ", ".join(f"{need.peak(mode, size, 1, True):.1f} GiB {mode}" for mode in modes)
+    least = ", ".join(f"{need.peak(mode, size, 1, True) + loras:.1f} GiB {mode}" for mode in modes)
     smaller = "" if MODES[-1] in modes else "choose memory auto, "
     raise EngineError(
         f"{name}: a picture of {size} takes {least}; {room:.1f} GiB can be had; {smaller}close other programs, or use "

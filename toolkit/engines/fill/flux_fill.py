@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -189,11 +190,12 @@ class Engine:
         import torch
 
         notes: list[str] = []
+        loras = self._lora_files(request, notes, run)
         for last in (False, True):
-            planned = self._plan(request, len(units), device)
+            planned = self._plan(request, len(units), device, loras)
             try:
                 self._hold(planned, device, notes, run)
-                return self._made(request, planned, units[: planned.batch], notes, run)
+                return self._made(request, planned, units[: planned.batch], loras, notes, run)
             except torch.OutOfMemoryError as problem:
                 said = " ".join(str(problem).partition("\n")[0].split())[:200]
             # Not before: the exception holds what filled the memory.
@@ -210,9 +212,11 @@ class Engine:
         raise AssertionError
 
     def _made(
-        self, request: _Request, planned: Plan, units: list[tuple[_Work, int]], notes: list[str], run: EngineRun
-    ) -> int:
+        self, request: _Request, planned: Plan, units: list[tuple[_Work, int]], loras: Sequence[tuple[Path, float]],
+        notes: list[str], run: EngineRun,
+    ) -> int:  # fmt: skip
         assert self._network is not None
+        assert self._loras is not None
         network = self._network
         counts = Counter(work for work, _ in units)
 
@@ -230,7 +234,7 @@ class Engine:
             # Other holes are no surroundings: what they show now is not what will be there.
             hole = np.where(np.maximum(work.job.mask, work.job.blocked) >= 128, np.uint8(255), np.uint8(0))
             given.append(Unit(work.job.pixels, hole, *work.embedding, seed=work.job.seeds[number]))
-        notes += self._use_loras(request, run)
+        notes += self._loras.use(loras)
         start = time.perf_counter()
         threshold = self._settings.first_block_threshold if request.speed == "fast" else 0.0
         images = network.images(given, request.steps, request.guidance, step, threshold=threshold, tiled=planned.tiled)
@@ -247,12 +251,14 @@ class Engine:
             work.notes += notes
         return len(units)
 
-    def _plan(self, request: _Request, count: int, device: str) -> Plan:
+    def _plan(self, request: _Request, count: int, device: str, loras: Sequence[tuple[Path, float]] = ()) -> Plan:
         # A step is skipped or not for all images of a batch: another image's must never decide.
         batch = 1 if request.speed == "fast" else min(count, self._card.in_flight)
         modes = self._modes if request.memory == "auto" else tuple(mode for mode in MODES if mode == request.memory)
         room = self._room(device)
-        planned = plan(self._card.name, self._settings.memory, modes, room, request.size, batch)
+        counted = any(scale for _, scale in loras)  # else none is loaded
+        loaded = sum(path.stat().st_size for path, _ in loras if counted and path.is_file()) / GIB
+        planned = plan(self._card.name, self._settings.memory, modes, room, request.size, batch, loaded)
         if self._texts is not None and room is not None and planned.peak is not None:
             if planned.peak > room - self._encoders_on(device):
                 self._texts.release()
@@ -261,14 +267,14 @@ class Engine:
         return planned
 
     def _room(self, device: str) -> float | None:
-        """GiB that can be had on the device, with what is held there already: network and text encoders."""
+        """GiB that can be had on the device, with what is held there already: network, LoRAs and text encoders."""
         free = devices.free_memory(device)
         if free is None:
             return None
         held = 0.0
         network, need = self._network, self._settings.memory
         if network is not None and need is not None and network.device == device and network.mode != "offload":
-            held = float(getattr(need, network.mode))
+            held = float(getattr(need, network.mode)) + (self._loras.bytes / GIB if self._loras else 0.0)
         return free / GIB + held + self._encoders_on(device)
 
     def _hold(self, planned: Plan, device: str, notes: list[str], run: EngineRun) -> None:
@@ -293,9 +299,8 @@ class Engine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _use_loras(self, request: _Request, run: EngineRun) -> list[str]:
-        assert self._loras is not None
-        notes: list[str] = []
+    def _lora_files(self, request: _Request, notes: list[str], run: EngineRun) -> list[tuple[Path, float]]:
+        """The card's and the request's LoRAs as files, fetched where need be, each with its scale."""
         wanted = [*self._settings.loras]
         if request.speed == "turbo":
             if self._settings.turbo is None:
@@ -307,8 +312,7 @@ class Engine:
             heed(run)
             run.progress(name, done / whole if whole else 0.0)
 
-        files = [(lorafiles.located(one.path, say=notes.append, progress=progress), one.scale) for one in wanted]
-        return [*notes, *self._loras.use(files)]
+        return [(lorafiles.located(one.path, say=notes.append, progress=progress), one.scale) for one in wanted]
 
     def _read(self, prompts: Sequence[str], device: str) -> tuple[dict[str, Embedding], dict[str, list[str]]]:
         """What the text encoders make of prompts, and what is to be said of each."""
