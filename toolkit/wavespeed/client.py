@@ -233,7 +233,8 @@ class Client:
     def _by_form(self, data: bytes, name: str, content_type: str, cancelled: Cancel) -> str:
         mark = secrets.token_hex(16)
         head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
-        body = f"{head}Content-Type: {content_type}\r\n\r\n".encode() + data + f"\r\n--{mark}--\r\n".encode()
+        parts = (f"{head}Content-Type: {content_type}\r\n\r\n".encode(), data, f"\r\n--{mark}--\r\n".encode())
+        body = b"".join(parts)  # and not by +, which copies the file twice
         seconds = self._timeouts.upload
         headers = {**self._authorization(), "Content-Type": f"multipart/form-data; boundary={mark}"}
         reply = self._traffic.ask(

@@ -86,4 +86,6 @@ class Uploads:
         self._journal.forget_upload(self._key(data))
 
     def _key(self, data: bytes) -> str:
-        return hashlib.sha256(self._account.encode() + b"\0" + data).hexdigest()
+        state = hashlib.sha256(f"{self._account}\0".encode())
+        state.update(data)
+        return state.hexdigest()
