@@ -115,7 +115,7 @@ def main() -> list[Row]:
         look = measure("look-up", journal.lookup, random.Random(2).sample(keys, LOOKUPS))
         measure("look-up of a key that is not there", journal.lookup, [f"no {n}" for n in range(LOOKUPS)])
         measure("is a remote id known", lambda key: journal.knows(f"remote {key[:32]}"), keys[:LOOKUPS])
-        measure("typical time", lambda key: journal.typical("flux-fill-dev", "1024*1024"), keys[:LOOKUPS])
+        measure("typical time", lambda key: journal.typical("flux-fill-dev", "1024*1024", len), keys[:LOOKUPS])
         measure("dollars of a run of 100 jobs", lambda key: journal.paid("run 7"), keys[:LOOKUPS])
         measure("the last 20 runs", lambda key: journal.runs(20), keys[:LOOKUPS])
         claimed = measure("claim to done", job, [f"new {n}" for n in range(JOBS)])

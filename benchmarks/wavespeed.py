@@ -1,8 +1,8 @@
 """200 predictions of 5 s at concurrency 64, against the scripted stand-in in a process of its own on this machine.
 
 What is ours in it: threads, journal, limits. Encoding and decoding the pictures is measured apart and taken off, and
-what http.client takes for the exchanges is told apart. One prediction goes before, of another size so that nothing is
-learnt of how long they take: loading the libraries costs the same for one as for 200.
+what http.client takes for the exchanges is told apart. One prediction goes before, of another size, as in anybody's
+second minute: the libraries are loaded, and the journal has seen once how long the model takes.
 The stand-in shares the processor, so that a busy or small machine makes the wall clock worse than it is.
 """
 
@@ -196,6 +196,7 @@ def main(count: int = 200, seconds: float = 5.0, concurrent: int = 64, side: int
     assert state["accepted_once"]
     assert len(state["accepted"]) == count + 1
     say(f"{count} predictions of {seconds:g} s at {concurrent}, windows of {side}x{side}, {load()}")
+    say(f"polls of the prediction before, of which nothing was known: {first['counts']['poll']}")
     say(f"requests {state['counts']}, most at once {state['most_unfinished']}, {os.cpu_count()} cores")
     say(f"CPU {whole:.2f} ms a call: pictures {pictures:.2f}, exchanges {library:.2f}, ours {beyond - library:.2f}")
     told = ", ".join(f"{seconds * 1000:.2f} ms by {name}" for name, seconds in alone.items())

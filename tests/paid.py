@@ -79,7 +79,7 @@ def order(number: int = 0, prompt: str = "a red bicycle", **inputs: Any) -> Orde
         inputs=sent,
         pictures={"image": image, "mask_image": mask},
         price=PRICE * sent["num_images"],
-        seconds=0.02,
+        seconds=lambda size: 0.02,
         name=f"window {number}",
         read=lambda data: _read(data, Size(256, 256)),
     )

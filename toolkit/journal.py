@@ -10,7 +10,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -200,10 +200,14 @@ class Journal:
         """
         return bool(self._database.read("SELECT 1 FROM job WHERE remote = ? AND remote != '' LIMIT 1", (remote,)))
 
-    def typical(self, model: str, size: str) -> float | None:
-        """Seconds most jobs of this kind take at least: the lower quartile of the last 50; None without any.
+    def typical(self, model: str, size: str, guess: Callable[[str], float]) -> float:
+        """Seconds most jobs of this kind take at least: the lower quartile of the last 50.
 
         Jobs count by what their request says as `model` and `size`, and their answer as `seconds`.
+
+        Args:
+            guess: seconds by size. Where none of this size is known it is what is said, by as much shorter or longer
+                as those of other sizes took lately.
 
         Raises:
             EngineError: when the journal cannot be opened.
@@ -213,8 +217,15 @@ class Journal:
             "ORDER BY number DESC LIMIT 50",
             (model, size),
         )
-        taken = sorted(row[0] for row in rows)
-        return taken[len(taken) // 4] if taken else None
+        if rows:
+            return _lower_quartile(row[0] for row in rows)
+        rows = self._database.read(  # by number, and not by the index, which holds all there ever were
+            "SELECT size, seconds FROM job NOT INDEXED WHERE number > (SELECT max(number) FROM job) - 1000 "
+            "AND model = ? AND seconds IS NOT NULL ORDER BY number DESC LIMIT 50",
+            (model,),
+        )
+        factors = [row["seconds"] / guess(row["size"]) for row in rows if guess(row["size"]) > 0]
+        return guess(size) * (_lower_quartile(factors) if factors else 1.0)
 
     @contextlib.contextmanager
     def claim(
@@ -323,3 +334,8 @@ class Journal:
             yield
         except EngineError as problem:
             self.trouble = str(problem)
+
+
+def _lower_quartile(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 4]

@@ -47,7 +47,8 @@ class Order:
         inputs: parameters as the service takes them, without pictures.
         pictures: PNG files by the parameter that takes their address.
         price: dollars.
-        seconds: it takes about this long, where the journal has seen none like it.
+        seconds: about how long it takes at a size ("WIDTH*HEIGHT", or "" where it has none); what the journal
+            has seen goes before.
         name: in progress and errors.
         kind: the outputs are pictures to be downloaded, or texts.
         read: makes of a downloaded file what is wanted; raises EngineError when it is not what was asked for.
@@ -58,7 +59,7 @@ class Order:
     inputs: Mapping[str, Any]
     pictures: Mapping[str, bytes]
     price: float
-    seconds: float
+    seconds: Callable[[str], float]
     name: str = ""
     kind: Literal["fill", "enhance"] = "fill"
     read: Callable[[bytes], Any] = bytes

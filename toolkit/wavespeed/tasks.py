@@ -201,7 +201,7 @@ class _Task:
             EngineError: when it does not come to its end, or to another one.
         """
         order, name = self._order, self._order.name or self._order.model
-        expected = self._journal.typical(order.model, str(order.inputs.get("size", ""))) or order.seconds
+        expected = self._journal.typical(order.model, str(order.inputs.get("size", "")), order.seconds)
         started = time.monotonic() - max(0.0, time.time() - began)
         until = time.monotonic() + self._patience
         pause, unseen, empty = max(0.0, started + expected + 0.05 - time.monotonic()), 0, 0

@@ -54,7 +54,7 @@ class Engine:
             inputs={**self._card.settings.get("inputs", {}), "text": job.prompt + _told(job)},
             pictures={"image": picture_file(job, ".png")},
             price=self._card.price.of(1),
-            seconds=self._card.per_call,
+            seconds=lambda size: self._card.per_call,
             name=job.name,
             kind="enhance",
         )

@@ -100,7 +100,7 @@ class Engine:
             names.get("image", "image"): _png(job.pixels),
             names.get("mask", "mask_image"): _png(hole),
         }
-        model = str(settings["model"])
+        model, pace = str(settings["model"]), self._card.pace_at(job.parameters) or 0.0
         state = f"{load().wavespeed.base_url}\0{model}\0{job.key}".encode()
         return Order(
             key=hashlib.sha256(state).hexdigest(),
@@ -108,10 +108,14 @@ class Engine:
             inputs=inputs,
             pictures=pictures,
             price=self._card.price.of(len(job.seeds)),
-            seconds=self._card.per_call + (self._card.pace or 0.0) * job.size.megapixels,
+            seconds=lambda size: self._card.per_call + pace * _megapixels(size),
             name=job.name,
             read=lambda data: _read(data, job.size),
         )
+
+
+def _megapixels(size: str) -> float:
+    return Size(*map(int, size.split("*"))).megapixels
 
 
 def _png(pixels: Bytes) -> bytes:
