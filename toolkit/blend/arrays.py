@@ -63,8 +63,8 @@ def enlarged(array: Array, scale: int, part: Box, how: int = cv2.INTER_LINEAR) -
     return large[part.shift(-around.left * scale, -around.top * scale).slices]
 
 
-def blocks(wanted: NDArray[np.bool_], side: int) -> Iterator[Box]:
-    """Boxes of at most `side` pixels a side, on a fixed grid, that hold every True pixel of `wanted` (h, w)."""
+def blocks(wanted: Array, side: int) -> Iterator[Box]:
+    """Boxes of at most `side` pixels a side, on a fixed grid, that hold every pixel of `wanted` (h, w) but 0."""
     frame = Box.of_size((wanted.shape[1], wanted.shape[0]))
     for top in range(0, frame.height, side):
         for left in range(0, frame.width, side):

@@ -14,14 +14,15 @@ from toolkit.errors import InputError, MaskError
 _SCALE = 4  # of the copy whose colours are estimated last; at full size one step from there is enough
 _STEPS = 10, 3  # on copies of at most _SMALL pixels a side, and on larger ones
 _SMALL = 32
+_COARSEST = 4  # longest side of the first copy; on smaller ones nothing changes
 _EVEN = 1e-5  # how far colours want to be like their neighbours' where alpha does not change
-_BLOCK = 64  # side of the parts that are worked at full size
+_BLOCK = 128  # side of the parts that are worked at full size
 
 
 def foreground(pixels: Array, alpha: Bytes) -> Array:
     """Foreground colours F with pixels = alpha F + (1 - alpha) B, both F and B as even as alpha allows.
 
-    On copies from one pixel up to a quarter of the size F and B are drawn to their neighbours', more so where alpha
+    On copies from a few pixels up to a quarter of the size F and B are drawn to their neighbours', more so where alpha
     changes; at full size they take the smallest step that explains the pixel.
 
     Args:
@@ -47,20 +48,23 @@ def foreground(pixels: Array, alpha: Bytes) -> Array:
         return result
     scale = _SCALE if min(alpha.shape) >= 4 * _SCALE else 1
     copies = [(_unit(reduced(pixels, scale), top), _unit(reduced(alpha, scale), 255))]
-    while max(copies[-1][1].shape) > 1:
+    while max(copies[-1][1].shape) > _COARSEST:
         copies.append((_half(copies[-1][0]), _half(copies[-1][1])))
-    front, back = copies[-1][0], copies[-1][0]
+    smallest = np.moveaxis(copies[-1][0], 2, 0)
+    both = np.broadcast_to(smallest.mean(axis=(1, 2), keepdims=True), (2, *smallest.shape))
     for colour, share in reversed(copies):
-        front, back = (_resized(one, share.shape, cv2.INTER_NEAREST) for one in (front, back))
-        front, back = _estimated(colour, share, front, back)
+        both = _estimated(colour, share[..., 0], _doubled(both, *share.shape[:2]))
+    front, back = (np.ascontiguousarray(np.moveaxis(one, 0, 2)) for one in both)
     for block in blocks(mixed, _BLOCK):
-        shares = np.repeat(alpha[block.slices][..., None], pixels.shape[2], axis=2)
-        colour, share = _unit(pixels[block.slices], top), _unit(shares, 255)
-        near, ground = (enlarged(one, scale, block).reshape(colour.shape) for one in (front, back))
-        missing = colour - share * near - (1 - share) * ground
-        near = near + share / (share * share + np.square(1 - share)) * missing
-        found = np.rint(np.clip(near, 0, 1) * top).astype(pixels.dtype)
-        result[block.slices] = np.where(shares == 255, pixels[block.slices], found)
+        own, shares = pixels[block.slices], alpha[block.slices]
+        part = shares.astype(np.float32) / np.float32(255)
+        rest = 1 - part
+        weights = part, rest, part / (part * part + rest * rest)
+        share, other, step = (cv2.merge([one] * own.shape[2]).reshape(own.shape) for one in weights)
+        near, ground = (enlarged(one, scale, block).reshape(own.shape) for one in (front, back))
+        missing = _unit(own, top) - share * near - other * ground
+        found = np.rint(np.clip(near + step * missing, 0, 1) * top).astype(own.dtype)
+        result[block.slices] = cv2.copyTo(own, cv2.inRange(shares, 255, 255), found).reshape(own.shape)
     return result
 
 
@@ -69,13 +73,14 @@ def _unit(array: Array, top: int) -> Floats:
     return np.atleast_3d(array).astype(np.float32) / np.float32(top)
 
 
-def _resized(array: Floats, shape: tuple[int, ...], how: int) -> Floats:
-    return cv2.resize(array, (shape[1], shape[0]), interpolation=how).reshape(*shape[:2], array.shape[2])
-
-
 def _half(array: Floats) -> Floats:
-    shape = (array.shape[0] + 1) // 2, (array.shape[1] + 1) // 2
-    return _resized(array, shape, cv2.INTER_AREA)
+    height, width = (array.shape[0] + 1) // 2, (array.shape[1] + 1) // 2
+    return cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, array.shape[2])
+
+
+def _doubled(planes: Floats, height: int, width: int) -> Floats:
+    """Each value of (..., h, w) four times; what is more than `height` and `width` is cut off."""
+    return planes.repeat(2, axis=-2)[..., :height, :].repeat(2, axis=-1)[..., :width]
 
 
 def _framed(planes: Floats) -> Floats:
@@ -96,12 +101,10 @@ def _around(wide: Floats) -> tuple[Floats, ...]:
     return wide[..., :-2, 1:-1], wide[..., 2:, 1:-1], wide[..., 1:-1, :-2], wide[..., 1:-1, 2:]
 
 
-def _estimated(colour: Floats, share: Floats, front: Floats, back: Floats) -> tuple[Floats, Floats]:
-    """A few steps of Jacobi's method for the 2x2 system of each pixel."""
-    # Channel by channel, for numpy is slow where it repeats the last axis; in place, for new memory costs as much.
-    picture, start = (np.stack([np.moveaxis(one, 2, 0) for one in pair]) for pair in ((colour, colour), (front, back)))
-    part = share[..., 0]
-    rest, shares, wide = 1 - part, _framed(part), _framed(start)
+def _estimated(colour: Floats, part: Floats, start: Floats) -> Floats:
+    """F and B, (2, C, h, w), by a few steps of Jacobi's method for each pixel's system; `part` (h, w) is alpha."""
+    # Plane by plane, for numpy is slow where it repeats the last axis; in place, for new memory costs as much.
+    rest, shares, planes = 1 - part, _framed(part), np.moveaxis(colour, 2, 0)
     _fill_border(shares)
     weights = [_EVEN + np.abs(near - part) for near in _around(shares)]
     total = weights[0] + weights[1] + weights[2] + weights[3]
@@ -109,18 +112,20 @@ def _estimated(colour: Floats, share: Floats, front: Floats, back: Floats) -> tu
     #  | part rest        rest^2 + total | |back | = |rest colour + weighted neighbours|
     one, cross, other = part * part + total, part * rest, rest * rest + total
     scale = one * other - cross * cross
-    one, cross, other = one / scale, cross / scale, other / scale
-    picture *= np.stack([part, rest])[:, None]
+    own, cross = np.stack([other / scale, one / scale])[:, None], cross / scale
+    wide = _framed(start)
     found, neighbours = wide[..., 1:-1, 1:-1], _around(wide)
-    right, product = np.empty_like(picture), np.empty_like(picture)
+    terms = np.empty((5, *found.shape), found.dtype)
+    np.multiply(np.stack([part, rest])[:, None], planes, out=terms[4])
+    right, product = np.empty_like(terms[0]), np.empty_like(terms[0])
     for _ in range(_STEPS[0] if max(part.shape) <= _SMALL else _STEPS[1]):
         _fill_border(wide)
-        np.copyto(right, picture)
-        for weight, near in zip(weights, neighbours, strict=True):
-            right += np.multiply(weight, near, out=product)
-        for place, own in enumerate((other, one)):
-            np.multiply(own, right[place], out=found[place])
-            found[place] -= np.multiply(cross, right[1 - place], out=product[0])
+        for weight, near, term in zip(weights, neighbours, terms, strict=False):
+            np.multiply(weight, near, out=term)
+        np.add.reduce(terms, axis=0, out=right)
+        np.multiply(own, right, out=found)
+        np.multiply(cross, right[::-1], out=product)
+        np.subtract(found, product, out=found)
         np.maximum(found, 0, out=found)
         np.minimum(found, 1, out=found)
-    return np.ascontiguousarray(np.moveaxis(found[0], 0, 2)), np.ascontiguousarray(np.moveaxis(found[1], 0, 2))
+    return found

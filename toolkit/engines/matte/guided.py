@@ -31,7 +31,7 @@ PRIOR = 0.02  # pull towards the place between the rims, at these, against the w
 FLAT = 4.0  # the same where a window shows no contrast: there the outline given is all there is
 NOISE = 3e-6  # squared colour difference that counts as contrast
 SURE = 0.03  # alpha this near to 0 or 1 in a whole neighbourhood is settled on finer copies
-BLOCK = 64  # side of the parts that are worked at full size
+BLOCK = 128  # side of the parts that are worked at full size
 
 
 def alpha_of(pixels: Bytes, trimap: Bytes) -> Bytes:
@@ -202,14 +202,16 @@ def _solve(
 
 def _applied(pixels: Bytes, trimap: Bytes, coefficients: Floats, alpha: Floats, scale: int) -> Bytes:
     """The alpha at full size: the enlarged coefficients applied to the pixels' own colours, block by block."""
-    settled_ones, settled_zeros = _settled(alpha) if scale > 1 else (np.zeros_like(alpha, np.uint8),) * 2
-    result = np.where(trimap == 255, np.uint8(255), np.uint8(0))
-    for block in blocks((trimap != 0) & (trimap != 255), BLOCK):
-        unknown = (trimap[block.slices] != 0) & (trimap[block.slices] != 255)
+    ones, zeros = _settled(alpha) if scale > 1 else (np.zeros_like(alpha, np.uint8),) * 2
+    least, most = ones * np.uint8(255), np.uint8(255) - zeros * np.uint8(255)
+    result = np.asarray(cv2.inRange(trimap, 255, 255), np.uint8)
+    unknown = np.asarray(cv2.inRange(trimap, 1, 254), np.uint8)
+    for block in blocks(unknown, BLOCK):
         value = _linear(enlarged(coefficients, scale, block), pixels[block.slices].astype(np.float32) / np.float32(255))
-        for settled, level in ((settled_ones, 1), (settled_zeros, 0)):
-            value[enlarged(settled, scale, block, cv2.INTER_NEAREST) > 0] = level
-        result[block.slices][unknown] = np.rint(value[unknown] * 255).astype(np.uint8)
+        found = np.rint(value * 255).astype(np.uint8)
+        np.maximum(found, enlarged(least, scale, block, cv2.INTER_NEAREST), out=found)
+        np.minimum(found, enlarged(most, scale, block, cv2.INTER_NEAREST), out=found)
+        result[block.slices] |= found & unknown[block.slices]
     return result
 
 
