@@ -56,13 +56,18 @@ def _transforms(icc: bytes) -> tuple[ImageCms.ImageCmsTransform, ImageCms.ImageC
 
 
 def to_srgb(pixels: npt.NDArray[Any], channels: int, icc: bytes | None) -> Colours:
-    """Photo pixels (h, w, channels[+1]) of uint8 or uint16 to sRGB (h, w, 3) uint8; alpha is left out."""
+    """Photo pixels (h, w, channels[+1]) of uint8 or uint16 to sRGB (h, w, 3) uint8; alpha is left out.
+
+    Read-only pixels that are sRGB already are given back as they are; everything else is new.
+    """
     colour = np.ascontiguousarray(eight_bits(pixels[..., :channels]))
     if icc is not None and usable(icc, channels):
         there, _, same = _transforms(icc)
         if not same:
             return _apply(there, colour[..., 0] if channels == 1 else colour, "L" if channels == 1 else "RGB")
-    return np.repeat(colour, 3, axis=2) if channels == 1 else colour.copy()
+    if channels == 1:
+        return np.repeat(colour, 3, axis=2)
+    return colour.copy() if colour.flags.writeable else colour
 
 
 def converted(pixels: npt.NDArray[Any], channels: int, icc: bytes) -> npt.NDArray[Any]:

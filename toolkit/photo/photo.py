@@ -212,7 +212,10 @@ class Photo:
                 self._raster = None
 
     def to_srgb(self, pixels: Array) -> npt.NDArray[np.uint8]:
-        """Photo pixels (h, w, channels[+1]) as sRGB (h, w, 3) uint8, through the ICC profile; alpha is left out."""
+        """Photo pixels (h, w, channels[+1]) as sRGB (h, w, 3) uint8, through the ICC profile; alpha is left out.
+
+        Read-only pixels that are sRGB already are given back as they are; everything else is new.
+        """
         self._check(pixels, "pixels")
         return colour.to_srgb(pixels, self.channels, self.icc)
 

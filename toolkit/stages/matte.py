@@ -117,7 +117,8 @@ def _worked(edit: Edit, cell: Box, radius: float, engine: Matter, run: Run) -> t
     hidden = edit.hidden(around)
     if hidden is not None:
         trimap = np.where(hidden, np.uint8(0), trimap)
-    found = engine.matte(edit.srgb(around), trimap, run)
+    pixels = edit.pixels(around)
+    found = engine.matte(edit.photo.to_srgb(pixels), trimap, run)
     found = np.where(_thin(selected[around.within(reach).slices]), np.maximum(found, 128), found)
     alpha[around.intersect(cell).within(cell).slices] = found[around.intersect(cell).within(around).slices]
     soft = bounds((alpha > 0) & (alpha < 255))
@@ -126,7 +127,7 @@ def _worked(edit: Edit, cell: Box, radius: float, engine: Matter, run: Run) -> t
     # Colours are more local than alpha: less is read around what is soft.
     shared = _aligned(soft.shift(cell.left, cell.top).grow(ALIGNED)).intersect(around)
     found = found[shared.within(around).slices]
-    pixels = edit.pixels(shared)
+    pixels = pixels[shared.within(around).slices]
     if hidden is not None:
         opaque = pixels[..., -1] / np.float32(np.iinfo(pixels.dtype).max)
         found = np.where(found == 255, found, np.rint(found * opaque).astype(np.uint8))
@@ -157,7 +158,7 @@ def trimap_of(selected: Bytes, radius: float) -> Bytes:
     Returns:
         (h, w) uint8: 0 = background, 128 = unknown, 255 = foreground.
     """
-    step = max(1, int(radius) // 4)
+    step = max(1, round(radius / 4))
     trimap = selected.copy()
     outline = bounds(cv2.morphologyEx(selected, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)))
     if outline.is_empty:
