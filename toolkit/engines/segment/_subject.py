@@ -27,6 +27,7 @@ SIDE = 320  # the longer side on which the subject is looked for
 CLOSE = 320  # the longer side of the copy on which its outline is settled
 STRICT, LENIENT = 4.5, 9.0  # units of noise up to which the ground may differ from the sheet
 CRISP = 0.9  # share of an outline along edges that leaves no doubt
+MIDDLE = 128  # of features: the sheet's own
 QUIET = 0.012  # noise of a sheet; a ground above it is a scene
 NOTHING = "nothing stands out from the background, so the middle of the photo was taken"
 LEAST, MOST = 0.003, 0.9  # shares of the photo; a mask beyond them has told nothing apart
@@ -159,8 +160,8 @@ def _on_sheet(sheet: Sheet, ground: Binary, seed: int) -> Binary | None:
     belief[holes] = -1
     part = Box(*_bounds(beyond)).grow(4, 4).intersect(Box.of_size((ground.shape[1], ground.shape[0]))).slices
     sure = (depth > 3) & ~holes
-    samples = sheet.features[sure].astype(np.float32), sheet.features[ground].astype(np.float32)
-    belief[part] += np.clip(_likelier(sheet.features[part], *samples, seed), -3, 3)
+    inside, outside = (_some(sheet.features, where) for where in (sure, ground))
+    belief[part] += np.clip(_likelier(sheet.features[part], inside, outside, seed), -3, 3)
     mask = np.zeros_like(ground)
     mask[part] = _cut(sheet.features[part], belief[part])
     return _tidy(mask)
@@ -186,31 +187,46 @@ def _holes(sheet: Sheet, ground: Binary) -> Binary:
     return np.asarray(holes & free, bool)
 
 
+def _some(features: Pixels, where: Binary) -> Float:
+    """The features of about 3000 of the pixels that are set, (n, 3)."""
+    places = np.flatnonzero(where)
+    return features.reshape(-1, 3)[places[:: max(1, len(places) // 3000)]].astype(np.float32)
+
+
 def _likelier(features: Pixels, inside: Float, outside: Float, seed: int) -> Float:
     """By how much the colours `inside` (n, 3) explain a pixel better than those `outside`, as a log ratio."""
-    logs = []
+    terms, logs = _terms(features.reshape(-1, 3).astype(np.float32)), []
     for sample, least in ((inside, -14.0), (outside, -24.0)):  # unseen colours: rather the subject's than the sheet's
         if len(sample) < 30:
             return np.zeros(features.shape[:2], np.float32)
-        thinned = sample[:: max(1, len(sample) // 3000)]
-        logs.append(np.maximum(_mixture(features.reshape(-1, 3).astype(np.float32), thinned, seed), least))
+        logs.append(np.maximum(_mixture(terms, sample, seed), least))
     return np.asarray(logs[0] - logs[1], np.float32).reshape(features.shape[:2])
 
 
-def _mixture(values: Float, sample: Float, seed: int) -> Float:
-    """The log density at `values` (n, 3) of the likeliest of five normal distributions fitted to `sample` (m, 3)."""
+def _terms(values: Float) -> Float:
+    """What a quadratic function of each of `values` (n, 3) is a sum of, (10, n): squares, products, values, 1."""
+    x, y, z = np.ascontiguousarray(values.T) - np.float32(MIDDLE)
+    return np.stack([x * x, y * y, z * z, x * y, x * z, y * z, x, y, z, np.ones_like(x)])
+
+
+def _mixture(terms: Float, sample: Float, seed: int) -> Float:
+    """The log density at each of `terms` (10, n) of the likeliest of five normal distributions fitted to (m, 3)."""
     cv2.setRNGSeed(seed & 0x7FFFFFFF)
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 0.5)
     labels = cv2.kmeans(sample, 5, np.zeros((0,), np.int32), stop, 1, cv2.KMEANS_PP_CENTERS)[1][:, 0]
-    logs = []
+    factors = []
     for members in (sample[labels == number] for number in range(5)):
         if len(members) < 5:
             continue
         spread = np.cov(members.T) + 6 * np.eye(3)
-        whitened = (values - members.mean(0)) @ np.linalg.cholesky(np.linalg.inv(spread)).astype(np.float32)
-        square = np.einsum("nc,nc->n", whitened, whitened)
-        logs.append(math.log(len(members) / len(sample)) - 0.5 * np.linalg.slogdet(spread)[1] - 0.5 * square)
-    return np.asarray(np.max(logs, axis=0), np.float32)
+        inverse, mean = np.linalg.inv(spread), members.mean(0) - MIDDLE
+        (xx, xy, xz), (_, yy, yz), (_, _, zz) = inverse
+        share = math.log(len(members) / len(sample)) - 0.5 * np.linalg.slogdet(spread)[1]
+        linear = inverse @ mean
+        factors.append([
+            -xx / 2, -yy / 2, -zz / 2, -xy, -xz, -yz, *linear, share - 0.5 * (mean @ linear),
+        ])  # fmt: skip
+    return np.asarray((np.asarray(factors, np.float32) @ terms).max(0), np.float32)
 
 
 def _cut(features: Pixels, belief: npt.NDArray[np.floating]) -> Binary:

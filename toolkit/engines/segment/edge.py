@@ -121,23 +121,26 @@ def _learnt(small: Pixels, mask: Binary, band: Binary) -> npt.NDArray[np.float32
     reach = 2 * EDGE_RADIUS + 3  # what the mean and the linear enlargement look at
     needed = cv2.dilate(band.astype(np.uint8), np.ones((reach, reach), np.uint8))
     part = bounds(needed).grow(EDGE_RADIUS).intersect(Box.of_size((mask.shape[1], mask.shape[0]))).slices
-    wanted = needed[part] > 0
-    guide = [np.asarray(one, np.float32) for one in cv2.split(small[part].astype(np.float32) / 255)]
+    wanted = needed[part]
+    places = np.flatnonzero(wanted)
+    guide = [one.astype(np.float32) / 255 for one in cv2.split(small[part])]
     weight = mask[part].astype(np.float32)
 
     def along(values: Iterable[npt.NDArray[np.floating]]) -> npt.NDArray[np.float32]:
-        return np.stack([mean(one)[wanted] for one in values], axis=1)
+        return np.stack([mean(one).take(places) for one in values])
 
-    guide_mean, weight_mean = along(guide), mean(weight)[wanted]
-    spread = along([one * other for one in guide for other in guide]).reshape(-1, 3, 3)
-    spread -= guide_mean[:, :, None] * guide_mean[:, None, :]
-    spread += 1e-4 * np.eye(3, dtype=np.float32)
-    common = along([one * weight for one in guide]) - guide_mean * weight_mean[:, None]
-    slope = np.linalg.solve(spread, common[..., None])[..., 0]
-    values = np.zeros((*wanted.shape, 4), np.float32)
-    values[wanted] = np.column_stack([slope / 255, weight_mean - (slope * guide_mean).sum(-1)])
+    guide_mean, weight_mean = along(guide), mean(weight).take(places)
+    pairs = (0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)
+    shared = along(guide[i] * guide[j] for i, j in pairs)
+    spread = np.empty((len(places), 3, 3), np.float32)
+    for (i, j), one in zip(pairs, shared, strict=True):
+        spread[:, i, j] = spread[:, j, i] = one - guide_mean[i] * guide_mean[j] + np.float32(1e-4 if i == j else 0)
+    common = along(one * weight for one in guide) - guide_mean * weight_mean
+    slope = np.linalg.solve(spread, common.T[..., None])[..., 0].T
+    values = np.zeros((wanted.size, 4), np.float32)
+    values[places] = np.stack([*(slope / 255), weight_mean - (slope * guide_mean).sum(0)], axis=1)
     linear = np.zeros((*mask.shape, 4), np.float32)
-    linear[part] = mean(values)
+    linear[part] = mean(values.reshape(*wanted.shape, 4))
     return linear
 
 
