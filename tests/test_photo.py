@@ -260,6 +260,16 @@ def test_colours_come_back_from_srgb_and_back(profile: object) -> None:
         assert not np.array_equal(shown, array)
 
 
+def test_only_what_may_be_written_to_is_copied_to_be_srgb() -> None:
+    photo = Photo.open(files.noise(3))
+    pixels = photo.array()
+    assert np.shares_memory(photo.to_srgb(pixels), pixels)
+    own = pixels.copy()
+    shown = photo.to_srgb(own)
+    assert np.array_equal(shown, own)
+    assert not np.shares_memory(shown, own)
+
+
 def test_grey_profiles_are_used() -> None:
     array = (files.noise(1) // 2 + 60).astype(np.uint8)
     memory = io.BytesIO()
