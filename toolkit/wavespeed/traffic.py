@@ -29,7 +29,7 @@ from toolkit.wavespeed.routes import Route, of_environment, route
 from toolkit.wavespeed.sockets import Patience, Stream, aside
 
 _SIGNS = "".join(map(chr, range(33, 127)))
-_PLAIN = re.compile(r"(https?)://([a-zA-Z0-9.-]+(?::[0-9]{1,4})?)(/[!\"$-~]*)")
+_PLAIN = re.compile(r"(https?)://([a-zA-Z0-9.-]+(?::[1-5]?[0-9]{1,4})?)(/[!\"$-~]*)")
 
 _IDLE = 10.0
 """Seconds after which a connection that nobody needed is not used again."""
@@ -39,10 +39,10 @@ _BROKEN = (OSError, http.client.HTTPException, ValueError)
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer; `headers` are by name in lower case."""
+    """A whole answer; `headers` are by name, in whatever case."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     body: bytes
 
 
@@ -116,8 +116,7 @@ class Traffic:
         try:
             way.request(method, line.route.before + target, body, given)  # it goes when the answer is waited for
             answer = way.getresponse()
-            found = {name.lower(): value for name, value in answer.getheaders()}
-            reply = Reply(answer.status, found, _whole(answer, limit))
+            reply = Reply(answer.status, answer.headers, _whole(answer, limit))
             kept = not answer.will_close
             return reply
         except _BROKEN as problem:
