@@ -4,7 +4,7 @@
        nothing was sent   │          ├── failed     certainly refused, or failed; the next attempt is a new row
                           └──────────┴── unknown    perhaps paid; becomes sent, done or failed once it is found out
 
-An upload costs nothing: it is written down once it is done, and only threads of one process wait for each other's.
+An upload costs nothing: it goes from intended to done.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,11 @@ class Attempts:
         """A new attempt; None when another process made one since we looked."""
         attempt = after.attempt + 1 if after else 1
         entry = Entry(key, attempt, kind, "intended", run, self.me(), times={"intended": time.time()})
-        if kind == "upload":
-            return entry
         statement = (
             "INSERT OR IGNORE INTO job (key, attempt, kind, state, run, owner, times) "
             "VALUES (?, ?, ?, 'intended', ?, ?, ?)"
         )
-        values = (key, attempt, kind, run, entry.owner, _as_times(entry.times))
+        values = (key, attempt, kind, run, entry.owner, as_json(entry.times))
         if not after:
             return entry if self.database.change(statement, values) else None
         with self.database.write() as database:
@@ -92,7 +91,7 @@ class Attempts:
             return None
         entry = self.entry(rows[0])
         damaged = entry.state == "done" and not all(whole(path) for path in entry.files)
-        return entry.with_changes(state="sent") if damaged else entry
+        return replace(entry, state="sent") if damaged else entry
 
     def entry(self, row: Any) -> Entry:
         """What a row of the table says."""
@@ -181,25 +180,20 @@ class Claim:
     def _write(self, columns: Mapping[str, Any], *, state: State, **changes: Any) -> None:
         entry = self.entry
         assert self.holds, f"a job that was {entry.state} when it was claimed cannot become {state}"
-        following = ("done",) if entry.kind == "upload" else _NEXT[entry.state]
-        assert state in following, f"a job that is {entry.state} cannot become {state}"
+        free = entry.kind == "upload" and state == "done"
+        assert free or state in _NEXT[entry.state], f"a job that is {entry.state} cannot become {state}"
         if state == "done":
             changes["owner"] = ""
         changes = {name: value for name, value in changes.items() if value != getattr(entry, name)}
         changes |= {"state": state, "times": {**entry.times, state: time.time()}}
         values = {name: _COLUMNS.get(name, _as_it_is)(value) for name, value in changes.items()}
         values |= columns
-        where: tuple[Any, ...] = ()
-        if entry.kind == "upload":  # one that another process brought meanwhile is as good
-            values |= {"key": entry.key, "attempt": entry.attempt, "kind": entry.kind, "run": entry.run}
-            statement = f"INSERT OR REPLACE INTO job ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
-        else:
-            where = (entry.key, entry.attempt, self._attempts.me())
-            statement = f"UPDATE job SET {' = ?, '.join(values)} = ? WHERE key = ? AND attempt = ? AND owner = ?"
+        statement = f"UPDATE job SET {' = ?, '.join(values)} = ? WHERE key = ? AND attempt = ? AND owner = ?"
+        where = (entry.key, entry.attempt, self._attempts.me())
         durable = state == "sending" or entry.kind == "enhance"
         if not self._attempts.database.change(statement, (*values.values(), *where), durable=durable):
             raise EngineError("the journal no longer has the job that is held; was it removed, or its `owners` folder?")
-        self.entry = entry.with_changes(**changes)
+        self.entry = replace(entry, **changes)
 
 
 def as_text(text: str) -> str:
@@ -218,17 +212,10 @@ def _names(files: Sequence[Path]) -> str:
     return as_json([f"{path.parent.name}/{path.name}" for path in files])
 
 
-def _as_times(times: Mapping[str, float]) -> str:
-    """The same as `as_json`, which needs longer."""
-    return "{" + ", ".join(f'"{state}": {at!r}' for state, at in times.items()) + "}"
-
-
 def _as_it_is(value: Any) -> Any:
     return value
 
 
 _encoder = json.JSONEncoder(default=str)
-_COLUMNS: Mapping[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(_JSON, as_json), "times": _as_times, "files": _names, "error": as_text
-}  # fmt: skip
+_COLUMNS: Mapping[str, Callable[[Any], Any]] = {**dict.fromkeys(_JSON, as_json), "files": _names, "error": as_text}
 """How an entry's values are written down, where not as they are."""

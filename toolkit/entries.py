@@ -52,12 +52,6 @@ class Entry:
     error: str = ""
     times: Mapping[str, float] = field(default_factory=dict)
 
-    def with_changes(self, **changes: Any) -> Entry:
-        """What `dataclasses.replace` makes, in a fifth of its time."""
-        made = object.__new__(Entry)
-        vars(made).update(vars(self), **changes)
-        return made
-
     @property
     def expired(self) -> bool:
         """An upload is good until its answer's `expires`, seconds since the epoch; all else for ever."""

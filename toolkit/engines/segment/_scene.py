@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.blend import arrays
 from toolkit.engines.segment.edge import Pixels
 from toolkit.geometry import Box
 
@@ -60,11 +59,8 @@ class Scene:
     likeness: Floats
 
 
-def reduced(read: Callable[[Box], Pixels], size: tuple[int, int], side: int = SIDE, *, halving: bool = False) -> Pixels:
-    """The picture whose boxes `read` gives as (h, w, 3) uint8, its longer side at most `side`; read in strips.
-
-    With `halving` one of at least three times that is halved first, which is far faster and nearly as exact.
-    """
+def reduced(read: Callable[[Box], Pixels], size: tuple[int, int], side: int = SIDE) -> Pixels:
+    """The picture whose boxes `read` gives as (h, w, 3) uint8, its longer side at most `side`; read in strips."""
     width, height = size
     factor = min(1.0, side / max(size))
     columns, rows = max(1, round(width * factor)), max(1, round(height * factor))
@@ -73,8 +69,6 @@ def reduced(read: Callable[[Box], Pixels], size: tuple[int, int], side: int = SI
     parts = []
     for first, last in pairwise(cuts):
         strip = read(Box(0, round(first * height / rows), width, round(last * height / rows)))
-        while halving and strip.shape[1] >= 3 * columns and len(strip) >= 3 * (last - first):
-            strip = arrays.reduced(strip, 2)
         parts.append(cv2.resize(strip, (columns, last - first), interpolation=cv2.INTER_AREA))
     return np.asarray(np.concatenate(parts), np.uint8)
 

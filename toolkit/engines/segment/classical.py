@@ -221,7 +221,7 @@ class _Copy:
 
     def __init__(self, picture: Picture, crop: Box) -> None:
         self._picture, self._crop = picture, crop
-        self.pixels = reduced(self._read, crop.size, LARGEST, halving=True)
+        self.pixels = reduced(self._read, crop.size, LARGEST)
         self._scale = self.pixels.shape[1] / crop.width, self.pixels.shape[0] / crop.height
 
     def _read(self, box: Box) -> Pixels:
