@@ -167,7 +167,18 @@ def test_starts_of_more_than_a_minute_ago_do_not_count_and_are_not_kept_for_long
         clock.now += 25
     limits.close()
     with sqlite3.connect(tmp_path / "limits.sqlite3") as connection:
-        assert connection.execute("SELECT count(*) FROM start").fetchone()[0] <= 6
+        assert connection.execute("SELECT count(*) FROM task").fetchone()[0] <= 6
+    connection.close()
+
+
+def test_a_start_counts_from_when_the_file_was_had_and_not_from_when_it_was_asked_for(tmp_path: Path) -> None:
+    """Else more than allowed start in the minute after another process held the file for long."""
+    times = iter([1e9])
+    limits = Limits(tmp_path, "account", 1, 5, lambda: next(times, 1e9 + 20))
+    assert started(limits)
+    limits.close()
+    with sqlite3.connect(tmp_path / "limits.sqlite3") as connection:
+        assert connection.execute("SELECT at FROM task").fetchone()[0] == 1e9 + 20
     connection.close()
 
 
@@ -236,6 +247,24 @@ def test_the_account_is_not_written_down(tmp_path: Path) -> None:
     limits.pause(1)
     limits.close()
     assert all(b"secret" not in path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+
+
+def test_a_file_of_the_first_kind_is_taken_over(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "limits.sqlite3") as connection:
+        connection.executescript(
+            """
+            CREATE TABLE slot (id TEXT PRIMARY KEY, account TEXT NOT NULL, owner TEXT NOT NULL);
+            CREATE TABLE start (account TEXT NOT NULL, at REAL NOT NULL);
+            CREATE INDEX start_of_account ON start (account, at);
+            CREATE TABLE pause (account TEXT PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL);
+            INSERT INTO slot VALUES ('a', 'b', 'c');
+            PRAGMA user_version = 1;
+            """
+        )
+    connection.close()
+    limits = Limits(tmp_path, "account", 2, 1)
+    assert [started(limits) for _ in range(3)] == [True, True, False]
+    limits.pause(1)
 
 
 @pytest.mark.parametrize("damage", ["rubbish", "newer", "folder"])

@@ -163,8 +163,7 @@ class Claim:
         Raises:
             EngineError: when it cannot be written; the state stays as it was.
         """
-        results = self._attempts.results
-        paths = tuple(results.path(results.put(data, suffix)) for data, suffix in files)
+        paths = tuple(self._attempts.results.put(data, suffix) for data, suffix in files)
         seconds = answer.get("seconds")
         columns = {"seconds": float(seconds) if isinstance(seconds, int | float) else None}
         self._write(columns, state="done", answer=answer, files=paths, paid=self.entry.price, error="")

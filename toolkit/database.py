@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -53,12 +53,12 @@ class Database:
         with self._lock, self._sentences:
             return self._open().execute(statement, values).fetchall()
 
-    def change(self, statement: str, values: Sequence[Any] = (), *, durable: bool = False) -> int:
+    def change(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), *, durable: bool = False) -> int:
         """A transaction of one statement; how many rows it changed, all of them or none.
 
         Args:
             statement: INSERT, UPDATE or DELETE.
-            values: for its question marks.
+            values: for its question marks, or by name.
             durable: it is on the disk, and survives a power cut, before this returns.
 
         Raises:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from toolkit.database import Database
 from toolkit.errors import Cancelled, EngineError
@@ -22,21 +23,28 @@ WINDOW = 60.0
 _TICK = 0.4
 """Seconds between looks at whether a slot became free in another process, and whether the caller cancelled."""
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
-CREATE TABLE slot (id TEXT PRIMARY KEY, account TEXT NOT NULL, owner TEXT NOT NULL);
-CREATE TABLE start (account TEXT NOT NULL, at REAL NOT NULL);
-CREATE INDEX start_of_account ON start (account, at);
-CREATE TABLE pause (account TEXT PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL)
+CREATE TABLE task (id INTEGER PRIMARY KEY, account TEXT NOT NULL, at REAL NOT NULL, owner TEXT NOT NULL);
+CREATE INDEX task_of_account ON task (account, at);
+CREATE INDEX task_under_way ON task (account, owner) WHERE owner != '';
+CREATE TABLE IF NOT EXISTS pause (account TEXT PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL)
 """
+"""A task that was started holds a slot for as long as it has an owner. (Version 1 had tables `slot` and `start`.)"""
+
+_START = """
+INSERT INTO task SELECT :id, :account, :now, :owner WHERE
+    NOT EXISTS (SELECT 1 FROM task WHERE account = :account AND at > :past ORDER BY at DESC LIMIT 1 OFFSET :others)
+    AND NOT EXISTS (SELECT 1 FROM task WHERE account = :account AND at > :now)
+    AND NOT EXISTS (SELECT 1 FROM task WHERE account = :account AND at <= :old AND owner = '')
+    AND NOT EXISTS (SELECT 1 FROM pause WHERE account = :account AND (until > :now OR at > :now))
+    AND (SELECT count(*) FROM task WHERE account = :account AND owner != '') < :concurrent
+"""
+"""The one statement a start takes, unless there is something to wait for or to put in order."""
 
 _STANDS = """
-SELECT coalesce((SELECT at FROM start WHERE account = :account ORDER BY at DESC LIMIT 1), 0) AS latest,
-    coalesce((SELECT at FROM start WHERE account = :account ORDER BY at LIMIT 1), :now) AS oldest,
-    (SELECT at FROM start WHERE account = :account AND at > :past ORDER BY at DESC LIMIT 1 OFFSET :others) AS full,
-    coalesce((SELECT at FROM pause WHERE account = :account), 0) AS paused,
-    coalesce((SELECT until FROM pause WHERE account = :account), 0) AS until,
-    (SELECT count(*) FROM slot WHERE account = :account) AS held
+SELECT coalesce((SELECT until FROM pause WHERE account = :account), 0) AS until, coalesce(
+    (SELECT at FROM task WHERE account = :account AND at > :past ORDER BY at DESC LIMIT 1 OFFSET :others), 0) AS full
 """
 
 
@@ -69,6 +77,7 @@ class Limits:
 
     def _fresh(self) -> None:
         self._freed = threading.Condition()
+        self._held: set[int] = set()
 
     def close(self) -> None:
         """Close the database. No slot may be held."""
@@ -90,11 +99,11 @@ class Limits:
             EngineError: when the file cannot be written.
         """
         with self._line.turn(cancelled):  # one thread at a time looks at the file
-            name = self._wait(cancelled, on_wait)
+            slot = self._wait(cancelled, on_wait)
         try:
             yield
         finally:
-            self._give_back(name)
+            self._give_back(slot)
 
     def pause(self, seconds: float) -> None:
         """Nobody starts for so many seconds: the service said that it gets too many requests.
@@ -109,66 +118,66 @@ class Limits:
             (self._account, now, now + seconds),
         )
 
-    def _wait(self, cancelled: Callable[[], bool], on_wait: Callable[[float], None]) -> str:
+    def _wait(self, cancelled: Callable[[], bool], on_wait: Callable[[float], None]) -> int:
         while True:
             if cancelled():
                 raise Cancelled
             with self._freed:
-                name, seconds = self._start()
-                if name:
-                    return name
+                slot, seconds = None, 0.0
+                if len(self._held) < self._concurrent:  # else the file cannot tell more
+                    slot, seconds = self._start()
+                if slot is not None:
+                    self._held.add(slot)
+                    return slot
                 on_wait(seconds)
                 self._freed.wait(min(seconds, _TICK) or _TICK)
 
-    def _start(self) -> tuple[str, float]:
-        """A slot's id, and "" with the seconds to wait at least while there is none."""
-        account, now = self._account, self._clock()
+    def _start(self) -> tuple[int | None, float]:
+        """A slot, or how many seconds there will be none at least."""
+        slot = secrets.randbits(62)
         try:
-            me = self._owner.id
+            values = self._values(slot)
+            if self._database.change(_START, values):
+                if self._clock() > values["now"] + 0.1:  # the file had to be waited for
+                    self._database.change("UPDATE task SET at = ? WHERE id = ?", (self._clock(), slot))
+                return slot, 0.0
             with self._database.write() as database:
-                stands = self._stands(database, now)
-                if stands["latest"] > now or stands["paused"] > now:
-                    # A clock that was set back must not hold anybody up for longer than was meant.
-                    database.execute("UPDATE start SET at = ? WHERE account = ? AND at > ?", (now, account, now))
-                    database.execute(
-                        "UPDATE pause SET until = until - at + ?, at = ? WHERE account = ? AND at > ?",
-                        (now, now, account, now),
-                    )
-                    stands = self._stands(database, now)
-                if stands["oldest"] < now - 2 * WINDOW:  # once a minute, and not each time
-                    database.execute("DELETE FROM start WHERE at <= ?", (now - WINDOW,))
-                if stands["until"] > now:
-                    return "", stands["until"] - now
-                if stands["full"] is not None:
-                    return "", stands["full"] + WINDOW - now
-                if stands["held"] >= self._concurrent and self._living(database) >= self._concurrent:
-                    return "", 0.0
-                name = secrets.token_hex(8)
-                database.execute("INSERT INTO slot VALUES (?, ?, ?)", (name, account, me))
-                database.execute("INSERT INTO start VALUES (?, ?)", (account, now))
-                return name, 0.0
+                values = self._values(slot)
+                self._put_in_order(database, values["now"])
+                if database.execute(_START, values).rowcount:
+                    return slot, 0.0
+                stands = database.execute(_STANDS, values).fetchone()
+                return None, max(0.0, stands["until"] - values["now"], stands["full"] + WINDOW - values["now"])
         except OSError as problem:
             raise EngineError(
                 f"{problem.filename}: cannot be made ({problem.strerror}); its folder must be writable"
             ) from problem
 
-    def _stands(self, database: sqlite3.Connection, now: float) -> sqlite3.Row:
-        """How the account stands, in one row."""
-        values = {"account": self._account, "now": now, "past": now - WINDOW, "others": self._per_minute - 1}
-        row: sqlite3.Row = database.execute(_STANDS, values).fetchone()
-        return row
+    def _values(self, slot: int) -> dict[str, Any]:
+        """What the statements about a start are told."""
+        now = self._clock()
+        return {
+            "id": slot, "account": self._account, "owner": self._owner.id, "now": now, "past": now - WINDOW,
+            "old": now - 2 * WINDOW, "others": self._per_minute - 1, "concurrent": self._concurrent,
+        }  # fmt: skip
 
-    def _living(self, database: sqlite3.Connection) -> int:
-        """Slots of the account in use, once those of the dead are taken back."""
-        owners = database.execute("SELECT DISTINCT owner FROM slot WHERE account = ?", (self._account,)).fetchall()
-        dead = [(owner,) for (owner,) in owners if not self._owner.alive(owner)]
-        database.executemany("DELETE FROM slot WHERE owner = ?", dead)
-        held: int = database.execute("SELECT count(*) FROM slot WHERE account = ?", (self._account,)).fetchone()[0]
-        return held
+    def _put_in_order(self, database: sqlite3.Connection, now: float) -> None:
+        """Give up what counts no more: what the dead hold, what is long past, and times that are yet to come."""
+        account = self._account
+        owners = database.execute("SELECT DISTINCT owner FROM task WHERE account = ? AND owner != ''", (account,))
+        dead = [(owner,) for (owner,) in owners.fetchall() if not self._owner.alive(owner)]
+        database.executemany("UPDATE task SET owner = '' WHERE owner = ?", dead)
+        database.execute("DELETE FROM task WHERE at <= ? AND owner = ''", (now - WINDOW,))
+        # A clock that was set back must not hold anybody up for longer than was meant.
+        database.execute("UPDATE task SET at = ? WHERE account = ? AND at > ?", (now, account, now))
+        database.execute(
+            "UPDATE pause SET until = until - at + ?, at = ? WHERE account = ? AND at > ?", (now, now, account, now)
+        )
 
-    def _give_back(self, name: str) -> None:
+    def _give_back(self, slot: int) -> None:
         """Free a slot; in a forked child, its parent's stays."""
         with contextlib.suppress(EngineError):
-            self._database.change("DELETE FROM slot WHERE id = ? AND owner = ?", (name, self._owner.id))
+            self._database.change("UPDATE task SET owner = '' WHERE id = ? AND owner = ?", (slot, self._owner.id))
         with self._freed:
+            self._held.discard(slot)
             self._freed.notify_all()

@@ -25,7 +25,7 @@ class Results:
         self._making = threading.Lock()
 
     def path(self, name: str) -> Path:
-        """Where the file called `name`, as `put` returned it, lies."""
+        """Where the file called `name`, with the folder it lies in, lies."""
         if self._folder is None:
             with self._making:
                 if self._folder is None:
@@ -34,8 +34,8 @@ class Results:
                     self._folder = folder
         return self._folder / name
 
-    def put(self, data: bytes, suffix: str) -> str:
-        """Keep `data`, whole or not at all; its name. A power cut may damage it, which shows.
+    def put(self, data: bytes, suffix: str) -> Path:
+        """Keep `data`, whole or not at all; where it lies. A power cut may damage it, which shows.
 
         Args:
             data: the file.
@@ -45,10 +45,9 @@ class Results:
             EngineError: when it cannot be written.
         """
         digest = hashlib.sha256(data).hexdigest()
-        name = f"{digest[0]}/{digest}.{suffix.lstrip('.')}"
-        path = self.path(name)
+        path = self.path(f"{digest[0]}/{digest}.{suffix.lstrip('.')}")
         if whole(path):
-            return name
+            return path
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
         try:
             try:
@@ -63,7 +62,7 @@ class Results:
                 f"{path}: a result cannot be kept ({problem.strerror}); make room and run the same again: "
                 "what was paid is fetched"
             ) from problem
-        return name
+        return path
 
 
 def _made(path: Path) -> int:

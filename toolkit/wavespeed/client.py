@@ -19,8 +19,9 @@ from urllib.parse import quote, urljoin
 import httpx
 from pydantic import SecretStr
 
+from toolkit.wavespeed.messages import Reply
 from toolkit.wavespeed.replies import Lost, Prediction, ServiceError, Unreachable, refusal
-from toolkit.wavespeed.traffic import Reply, Traffic
+from toolkit.wavespeed.traffic import Traffic
 
 MAX_REPLY = 32 << 20
 """Bytes of a reply in JSON; a list of predictions may hold pictures that were sent within their requests."""
@@ -64,10 +65,14 @@ class Client:
         key: of the account.
         proxy: for all traffic; empty for the environment's.
         timeouts: how long it may take.
+
+    Attributes:
+        service: the address as given.
+        base_url: the address as the network knows it.
     """
 
     def __init__(self, base_url: str, key: SecretStr, *, proxy: str = "", timeouts: Timeouts | None = None) -> None:
-        self.base_url = str(httpx.URL(base_url)).rstrip("/")  # a name in another script as the network knows it
+        self.service, self.base_url = base_url, str(httpx.URL(base_url)).rstrip("/")
         self._key, self._timeouts, self._takes_forms = key, timeouts or Timeouts(), True
         self._traffic = Traffic(self.base_url, proxy, self._timeouts.connect)
 
@@ -86,15 +91,14 @@ class Client:
         """
         reply = self._exchange("POST", f"/api/v3/{quote(model, safe='/')}", inputs, self._timeouts.submit, cancelled)
         values = self._json(reply)
-        problem = self._refusal(reply, values)
+        prediction = Prediction.read(values.get("data")) if isinstance(values, dict) else None
+        if prediction is not None and reply.status < 300:
+            return prediction
+        problem, code = self._refusal(reply, values), _code(values)
         if reply.status >= 500 or reply.status in _MAYBE_TAKEN:
             raise Lost(str(problem), problem)
         if reply.status >= 300:
-            raise Lost(str(problem), problem) if _code(values) >= 5000 else problem
-        prediction = Prediction.read(values.get("data")) if isinstance(values, dict) else None
-        if prediction is not None:
-            return prediction
-        code = _code(values)
+            raise Lost(str(problem), problem) if code >= 5000 else problem
         if code == 0 or code == 200 or 500 <= code < 600 or code >= 5000:
             raise Lost("WaveSpeed: the answer to a submission names no task")
         raise problem

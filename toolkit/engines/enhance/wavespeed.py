@@ -39,15 +39,16 @@ class Engine:
         Raises:
             EngineError: when the service refused, failed, or its answer cannot be had.
         """
-        answer = account.open_tasks(run.journal).get(self._order(job), run)
+        tasks = account.open_tasks(run.journal)
+        answer = tasks.get(self._order(job, tasks.service), run)
         # One that only adds to what it was given says again what it was told of the hole.
         prompt = cleaned(answer.texts[0].replace(_told(job), "")) if answer.texts else ""
         facts = {name: value for name, value in answer.facts.items() if name != "flagged"}
         return EnhanceResult(prompt, answer.paid, facts, "" if prompt else "no usable prompt came")
 
-    def _order(self, job: EnhanceJob) -> Order:
+    def _order(self, job: EnhanceJob, service: str) -> Order:
         model = str(self._card.settings["model"])
-        state = f"{load().wavespeed.base_url}\0{model}\0{job.key}".encode()
+        state = f"{service}\0{model}\0{job.key}".encode()
         return Order(
             key=hashlib.sha256(state).hexdigest(),
             model=model,

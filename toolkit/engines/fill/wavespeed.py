@@ -66,7 +66,7 @@ class Engine:
         tasks = account.open_tasks(run.journal)
         for job in jobs:
             start = time.perf_counter()
-            answer = tasks.get(self._order(job), run)
+            answer = tasks.get(self._order(job, tasks.service), run)
             seconds = time.perf_counter() - start
             if len(answer.pictures) < len(job.seeds):
                 raise EngineError(
@@ -82,7 +82,7 @@ class Engine:
                 refused="the service's content check flagged the picture" if flagged else "",
             )
 
-    def _order(self, job: FillJob) -> Order:
+    def _order(self, job: FillJob, service: str) -> Order:
         settings = self._card.settings
         names = dict(settings.get("fields", {}))
         inputs: dict[str, Any] = {
@@ -101,7 +101,7 @@ class Engine:
             names.get("mask", "mask_image"): _png(hole),
         }
         model, pace = str(settings["model"]), self._card.pace_at(job.parameters) or 0.0
-        state = f"{load().wavespeed.base_url}\0{model}\0{job.key}".encode()
+        state = f"{service}\0{model}\0{job.key}".encode()
         return Order(
             key=hashlib.sha256(state).hexdigest(),
             model=model,
