@@ -1,7 +1,7 @@
 """200 predictions of 5 s at concurrency 64, against the scripted stand-in in a process of its own on this machine.
 
 What is ours in it: threads, journal, limits. Encoding and decoding the pictures is measured apart and taken off, and
-what http.client takes for the exchanges is told apart. One prediction goes before, of another size and in a journal of
+what the exchanges take is told apart. One prediction goes before, of another size and in a journal of
 its own, so that nothing is learnt of how long they take: loading the libraries costs the same for one as for 200.
 The stand-in shares the processor, so that a busy or small machine makes the wall clock worse than it is.
 """
@@ -171,7 +171,7 @@ def main(count: int = 200, seconds: float = 5.0, concurrent: int = 64, side: int
 
             def one(job: FillJob) -> int:
                 nonlocal done
-                answer = tasks.get(engine._order(job), run)
+                answer = tasks.get(engine._order(job, tasks.service), run)
                 assert answer.pictures[0].shape == job.pixels.shape
                 done += 1
                 if done % threads_there == 0 or done == count:  # first when each thread has had its turn
@@ -179,7 +179,7 @@ def main(count: int = 200, seconds: float = 5.0, concurrent: int = 64, side: int
                 return len(answer.pictures)
 
             before = Tasks(Client(server.url, SecretStr(KEY)), Journal(), limits, "benchmark")
-            before.get(engine._order(next(jobs(1, side + 16))), run)
+            before.get(engine._order(next(jobs(1, side + 16)), before.service), run)
             first, coded["seconds"], exchanged["seconds"] = server.state(), 0.0, 0.0
             with ThreadPoolExecutor(threads_there) as threads:
                 cpu, wall = time.process_time(), time.perf_counter()

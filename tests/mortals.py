@@ -1,5 +1,5 @@
 """Processes that pay for one edit and are killed at a chosen step: before and after each write to a database, before
-and after each request leaves, and when the head of its answer has come.
+and after each request leaves, and when bytes of its answer, and all of it, have come.
 
 One process imports everything once and forks the others, so that each lives a fraction of a second.
 """
@@ -17,10 +17,10 @@ from tests.paid import quick_card
 
 _CODE = """
 import contextlib, json, os, signal, sys
-import cv2, http.client, numpy as np
+import cv2, numpy as np
 from toolkit import database, errors, journal, limits, recipe, run
 from toolkit.engines.fill import wavespeed
-from toolkit.wavespeed import account, traffic
+from toolkit.wavespeed import account, messages, sockets
 cv2.setNumThreads(1)
 remove = recipe.Recipe.load("remove-object")
 mask = np.zeros((260, 280), np.uint8)  # given, so that no worker process is needed
@@ -50,9 +50,9 @@ def mortal(last):
             return answer
         setattr(owner, name, wrapped)
     around(database.Database, "change")
-    around(http.client.HTTPConnection, "request")
-    around(http.client.HTTPConnection, "getresponse")
-    around(traffic, "_whole")
+    around(sockets.Stream, "send")
+    around(messages, "answer")
+    around(sockets.Stream, "receive")
     return lambda: passed
 
 def edit(wanted):

@@ -317,3 +317,38 @@ def test_who_answers_before_it_has_read_all_is_heard() -> None:
             "POST", f"http://127.0.0.1:{port}/", {}, bytes(30 << 20), limit=100, read=10.0, total=20.0
         )
         assert (reply.status, reply.body) == (413, b"no")
+
+
+def test_what_cannot_be_written_is_not_sent() -> None:
+    with serving(Web) as port:
+        traffic = Traffic(SERVICE)
+        with pytest.raises(Unreachable, match="was not asked") as caught:
+            traffic.ask(
+                "POST",
+                f"http://127.0.0.1:{port}/",
+                {"Authorization": "Bearer a\r\nb"},
+                b"",
+                limit=9,
+                read=5.0,
+                total=9.0,
+            )
+        assert "Bearer" not in str(caught.value)
+        assert sent(traffic, f"http://127.0.0.1:{port}/") == "4 1 / None", "its connection is not used again"
+        traffic.close()
+
+
+def test_an_answer_nobody_asked_for_is_nobodys() -> None:
+    """Else the next task would be taken for this one."""
+
+    class Talker(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline():
+                while self.rfile.readline().strip():
+                    pass
+                self.rfile.read(4)
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\noneHTTP/1.1 200 OK\r\nContent-Le")
+
+    with serving(Talker) as port:
+        traffic = Traffic(SERVICE)
+        assert [sent(traffic, f"http://127.0.0.1:{port}/") for _ in range(3)] == ["one"] * 3
+        traffic.close()

@@ -15,7 +15,7 @@ from toolkit.recipe import Recipe
 from toolkit.run import cores
 
 _PACKAGES = (
-    "numpy", "opencv-python-headless", "pillow", "pydantic", "click", "httpx", "pyyaml", "pypatchmatch",
+    "numpy", "opencv-python-headless", "pillow", "pydantic", "click", "httptools", "httpx", "pyyaml", "pypatchmatch",
     "segment-anything", "tifffile", "torch", "torchvision", "transformers", "diffusers", "accelerate", "peft",
     "torchao", "onnxruntime", "pymatting",
 )  # fmt: skip

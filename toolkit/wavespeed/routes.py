@@ -22,13 +22,11 @@ class Route:
     """A connection that is not made yet.
 
     Attributes:
-        way: what speaks HTTP on it.
         connect: makes the connection; raises OSError, ValueError or HTTPException.
         before: goes before each path, where a proxy is told whom to ask.
         headers: go with each request.
     """
 
-    way: http.client.HTTPConnection
     connect: Callable[[], socket.socket]
     before: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -72,7 +70,7 @@ def route(scheme: str, host: str, proxy: str, seconds: float, trusted: Trusted) 
     plain = _by_itself(
         _way(by.scheme, f"[{by.hostname}]:{port}" if ":" in by.hostname else f"{by.hostname}:{port}", seconds, trusted)
     )
-    return Route(plain.way, plain.connect, f"http://{host}", headers)
+    return Route(plain.connect, f"http://{host}", headers)
 
 
 def of_environment(scheme: str, host: str) -> str:
@@ -96,7 +94,7 @@ def _by_itself(way: http.client.HTTPConnection) -> Route:
         made: socket.socket = way.sock
         return made
 
-    return Route(way, connect)
+    return Route(connect)
 
 
 def _by_socks(scheme: str, host: str, by: SplitResult, seconds: float, trusted: Trusted) -> Route:
@@ -122,7 +120,7 @@ def _by_socks(scheme: str, host: str, by: SplitResult, seconds: float, trusted: 
             raise OSError(f"the proxy refused: {problem}") from None
         return trusted().wrap_socket(made, server_hostname=way.host) if scheme == "https" else made
 
-    return Route(way, connect)
+    return Route(connect)
 
 
 def _useless(why: str) -> Unreachable:

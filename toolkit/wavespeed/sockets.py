@@ -1,9 +1,8 @@
-"""A socket for http.client that waits a tick at a time, and looks in between whether anybody still waits for it."""
+"""A socket that waits a tick at a time, and looks in between whether anybody still waits for it."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import select
 import socket
 import threading
@@ -56,38 +55,27 @@ class Patience:
         raise TimeoutError("it took too long")
 
 
-class Stream(io.RawIOBase):
-    """A connected socket as http.client uses one; what is written goes when an answer is waited for, in one piece."""
+class Stream:
+    """A connected socket, used by one exchange at a time."""
 
     def __init__(self, connected: socket.socket, patience: Patience) -> None:
         self._socket, self._patience = connected, patience
-        self._written: list[bytes] = []
+        self._buffer = memoryview(bytearray(1 << 16))
         connected.settimeout(_TICK)
 
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """The answer's bytes."""
-        return io.BufferedReader(self, 1 << 14)
+    def send(self, data: bytes) -> None:
+        """Send all of it; who answers before it has read all is heard all the same."""
+        left = memoryview(data)
+        with contextlib.suppress(ConnectionError):
+            while left:
+                left = left[self._patience.tried(lambda: self._socket.send(left)) :]  # noqa: B023
 
-    def sendall(self, data: bytes) -> None:
-        """Take a part of the request."""
-        self._written.append(data)
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Send what was written, and wait for bytes; 0 when there are no more."""
-        if self._written:
-            with contextlib.suppress(ConnectionError):  # who answers before it has read all is heard all the same
-                self._send()
-        return self._patience.tried(lambda: self._socket.recv_into(buffer))
-
-    def close(self) -> None:
-        """Nothing: http.client closes a connection while its last answer is still being read. See `end`."""
+    def receive(self) -> memoryview:
+        """The next bytes, until it is called again; none when there are no more."""
+        return self._buffer[: self._patience.tried(lambda: self._socket.recv_into(self._buffer))]
 
     def end(self) -> None:
-        """Close the socket."""
+        """Close it."""
         self._socket.close()
 
     def is_readable(self) -> bool:
@@ -97,12 +85,6 @@ class Stream(io.RawIOBase):
         poll = select.poll()  # select knows no descriptor above 1024
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
-
-    def _send(self) -> None:
-        left = memoryview(b"".join(self._written))
-        self._written.clear()
-        while left:
-            left = left[self._patience.tried(lambda: self._socket.send(left)) :]  # noqa: B023
 
 
 def aside(call: Callable[[], T], patience: Patience, late: Callable[[T], object]) -> T:
