@@ -200,8 +200,8 @@ class Journal:
         """
         return bool(self._database.read("SELECT 1 FROM job WHERE remote = ? AND remote != '' LIMIT 1", (remote,)))
 
-    def typical(self, model: str, size: str, guess: Callable[[str], float]) -> float:
-        """Seconds most jobs of this kind take at least: the lower quartile of the last 50.
+    def typical(self, model: str, size: str, guess: Callable[[str], float]) -> float | None:
+        """Seconds most jobs of this kind take at least: the lower quartile of the last 50; None where none is known.
 
         Jobs count by what their request says as `model` and `size`, and their answer as `seconds`.
 
@@ -225,7 +225,7 @@ class Journal:
             (model,),
         )
         factors = [row["seconds"] / guess(row["size"]) for row in rows if guess(row["size"]) > 0]
-        return guess(size) * (_lower_quartile(factors) if factors else 1.0)
+        return guess(size) * _lower_quartile(factors) if factors else None
 
     @contextlib.contextmanager
     def claim(
@@ -297,6 +297,8 @@ class Journal:
 
     def _take(self, key: str, kind: Kind, run: str, fresh: bool) -> Entry | None:
         """The newest attempt, made ours if it is not done; None while a living process holds it."""
+        if kind == "upload" and (first := self._attempts.add(key, kind, run, None)):  # most are of new pictures
+            return first
         while True:
             entry = self._attempts.newest(key)
             again = fresh and not self._attempts.asked(key, run)

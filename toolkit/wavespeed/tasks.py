@@ -25,6 +25,7 @@ from toolkit.wavespeed.client import Client
 from toolkit.wavespeed.matching import compared, noted
 from toolkit.wavespeed.orders import Answer, Order, TaskRun
 from toolkit.wavespeed.replies import Lost, Prediction, ServiceError, Unreachable
+from toolkit.wavespeed.scouts import Scouts
 from toolkit.wavespeed.uploads import Uploads
 
 __all__ = ["Answer", "Order", "TaskRun", "Tasks"]
@@ -46,6 +47,9 @@ class Tasks:
         account: hash that tells accounts apart; uploads belong to one.
         settle: seconds until a submission that is not listed was certainly not taken.
         patience: seconds a task is waited for.
+
+    Attributes:
+        service: its address as the settings give it.
     """
 
     def __init__(
@@ -53,8 +57,9 @@ class Tasks:
         patience: float = 900.0,
     ) -> None:  # fmt: skip
         self._client, self._journal, self._limits = client, journal, limits
-        self._uploads = Uploads(client, journal, account)
+        self._uploads, self._scouts = Uploads(client, journal, account), Scouts()
         self._settle, self._patience = settle, patience
+        self.service = client.service
 
     def get(self, order: Order, run: TaskRun) -> Answer:
         """The order's answer: from the journal, from a task an earlier run began, or from a new one.
@@ -86,7 +91,8 @@ class _Task:
 
     def __init__(self, tasks: Tasks, order: Order, run: TaskRun, claim: Claim, attempt: int) -> None:
         self._client, self._journal, self._limits = tasks._client, tasks._journal, tasks._limits
-        self._uploads, self._settle, self._patience = tasks._uploads, tasks._settle, tasks._patience
+        self._uploads, self._scouts = tasks._uploads, tasks._scouts
+        self._settle, self._patience = tasks._settle, tasks._patience
         self._order, self._run, self._claim, self._attempt = order, run, claim, attempt
 
     def worked(self) -> Answer:
@@ -201,36 +207,44 @@ class _Task:
             EngineError: when it does not come to its end, or to another one.
         """
         order, name = self._order, self._order.name or self._order.model
-        expected = self._journal.typical(order.model, str(order.inputs.get("size", "")), order.seconds)
+        size = str(order.inputs.get("size", ""))
+        measured = self._journal.typical(order.model, size, order.seconds)
+        expected = order.seconds(size) if measured is None else measured
         started = time.monotonic() - max(0.0, time.time() - began)
         until = time.monotonic() + self._patience
         pause, unseen, empty = max(0.0, started + expected + 0.05 - time.monotonic()), 0, 0
         growth = max(0.3, 0.1 * expected)
-        while not prediction.is_ended or (prediction.is_finished and not prediction.pictures and empty <= 3):
-            self._wait(pause, expected, started)
-            pause = min(10.0, growth) * random.uniform(0.9, 1.1)
-            growth *= 1.3
-            try:
-                prediction = self._client.prediction(prediction.id, self._cancelled)
-                empty += prediction.is_finished
-                unseen = 0
-            except ServiceError as problem:
-                if problem.kind == "missing":
-                    unseen += 1
-                    if unseen == _ATTEMPTS:
-                        raise self._gone(f"the service no longer knows the task {prediction.id}") from None
-                elif problem.kind == "busy":
-                    pause = self._later(2.0) if problem.again is None else problem.again
-                    self._limits.pause(pause)
-                elif problem.kind != "fault":
-                    raise
-            except (Unreachable, Lost):
-                pass
-            if time.monotonic() > until and not prediction.is_ended:
-                raise EngineError(
-                    f"{name}: the task {prediction.id} has not come to its end within {self._patience:g} s; "
-                    "`inpaint resume` takes it up"
-                )
+        with self._scouts.joined(order.model) as scout:
+            while not prediction.is_ended or (prediction.is_finished and not prediction.pictures and empty <= 3):
+                self._wait(pause, expected, started)
+                pause = min(10.0, growth) * random.uniform(0.9, 1.1)
+                growth *= 1.3
+                now, scale = time.monotonic(), max(0.1, expected)
+                age = (now - started) / scale
+                if measured is None and now < until and scout.needless(age, 0.2 * pause / scale):
+                    continue
+                try:
+                    prediction = self._client.prediction(prediction.id, self._cancelled)
+                    scout.asked(age, ended=prediction.is_ended)
+                    empty += prediction.is_finished
+                    unseen = 0
+                except ServiceError as problem:
+                    if problem.kind == "missing":
+                        unseen += 1
+                        if unseen == _ATTEMPTS:
+                            raise self._gone(f"the service no longer knows the task {prediction.id}") from None
+                    elif problem.kind == "busy":
+                        pause = self._later(2.0) if problem.again is None else problem.again
+                        self._limits.pause(pause)
+                    elif problem.kind != "fault":
+                        raise
+                except (Unreachable, Lost):
+                    pass
+                if time.monotonic() > until and not prediction.is_ended:
+                    raise EngineError(
+                        f"{name}: the task {prediction.id} has not come to its end within {self._patience:g} s; "
+                        "`inpaint resume` takes it up"
+                    )
         if prediction.is_finished:
             return prediction
         failure = prediction.failure()
