@@ -373,3 +373,10 @@ def test_pictures_of_a_prediction() -> None:
     assert of(None, [False]) == ()
     assert of(["x", "y"], [True]) == (None, "y")
     assert np.all([of(bad, None) == () for bad in (None, 7, {}, True)])
+
+
+def test_the_address_is_known_as_given_too() -> None:
+    """Keys of paid jobs hold it: were it written otherwise, what was paid would not be found."""
+    client = Client("http://LOCALHOST:80/ws", SecretStr(KEY))
+    assert (client.service, client.base_url) == ("http://LOCALHOST:80/ws", "http://localhost/ws")
+    client.close()

@@ -220,8 +220,8 @@ class _Task:
                 pause = min(10.0, growth) * random.uniform(0.9, 1.1)
                 growth *= 1.3
                 now, scale = time.monotonic(), max(0.1, expected)
-                age = (now - started) / scale
-                if measured is None and now < until and scout.needless(age, 0.2 * pause / scale):
+                age, slack = (now - started) / scale, 0.2 * pause / scale  # pauses differ by so much: they are drawn
+                if measured is None and now < until and scout.needless(age, slack):
                     continue
                 try:
                     prediction = self._client.prediction(prediction.id, self._cancelled)
