@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -97,6 +98,31 @@ def test_processes_that_begin_at_once_do_not_sweep_each_other_away(tmp_path: Pat
         ids = [child.hear() for child in started]
         owner = Owner(tmp_path)
         assert all(owner.alive(one) for one in ids)
+
+
+def test_who_begins_while_others_sweep_keeps_its_lock_file(tmp_path: Path) -> None:
+    ended, between = threading.Event(), sys.getswitchinterval()
+
+    def sweep() -> None:
+        while not ended.is_set():
+            Owner._sweep(tmp_path / "owners")
+
+    sweepers = [threading.Thread(target=sweep) for _ in range(3)]
+    sys.setswitchinterval(1e-6)  # or the threads hardly ever meet
+    try:
+        for thread in sweepers:
+            thread.start()
+        other, lost = Owner(tmp_path), 0
+        for _ in range(600):
+            owner = Owner(tmp_path)
+            lost += not other.alive(owner.id)
+            owner.close()
+        assert lost == 0
+    finally:
+        sys.setswitchinterval(between)
+        ended.set()
+        for thread in sweepers:
+            thread.join()
 
 
 @fork

@@ -155,14 +155,25 @@ def _taken(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        _lock(file, shared=True)
+        _lock(file, shared=True)  # several may look at once
+        if sys.platform != "win32":
+            _remove(file, path)
     except (BlockingIOError, PermissionError):  # PermissionError: Windows' way to say that it is taken
         return True
     finally:
         os.close(file)
-    with contextlib.suppress(OSError):  # on Windows another may be looking at it too
-        path.unlink()
+    if sys.platform == "win32":  # which removes no file that anybody has open
+        with contextlib.suppress(OSError):
+            path.unlink()
     return False
+
+
+def _remove(file: int, path: Path) -> None:
+    """Remove a dead owner's file while nobody can lock it, so that none who just made it loses it."""
+    with contextlib.suppress(OSError):  # another looks at it too, or was first
+        _lock(file, shared=False)
+        if os.path.samestat(os.fstat(file), os.stat(path)):
+            path.unlink()
 
 
 def _let_go(file: int, path: Path) -> None:
