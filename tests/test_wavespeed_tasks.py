@@ -386,6 +386,39 @@ def test_uploads_happen_once_while_they_live(service: Server, tmp_path: Path, mo
     assert len(service.uploads) == 4
 
 
+@pytest.mark.parametrize(("where", "what"), [("submit", "refuse"), ("task", "fail")])
+def test_uploads_that_are_gone_are_brought_anew_once(service: Server, tmp_path: Path, where: str, what: str) -> None:
+    tasks, journal = account(service, tmp_path)
+    run = PaidRun(journal)
+    tasks.get(order(seed=1), run)
+    service.fault(where, what, code=1402)
+    assert len(tasks.get(order(seed=2), run).pictures) == 1
+    assert len(service.uploads) == 4
+    assert run.budget.spent == pytest.approx(spent(service)) == pytest.approx(2 * PRICE)
+    service.fault(where, what, code=1402, times=None)
+    before = service.counts["submit"]
+    with pytest.raises(ServiceError, match="could not read"):
+        tasks.get(order(seed=3), run)
+    assert service.counts["submit"] == before + 2
+    assert len(service.uploads) == 6
+    assert run.budget.spent == pytest.approx(2 * PRICE)
+
+
+def test_task_taken_up_whose_uploads_are_gone_is_sent_again(service: Server, tmp_path: Path) -> None:
+    service.set(seconds=0.3)
+    service.fault("task", "fail", code=1402)
+    tasks, journal = account(service, tmp_path)
+    stopped = PaidRun(journal)
+    stopped.cancel_when = lambda: bool(service.accepted)
+    with pytest.raises(Cancelled):
+        tasks.get(order(), stopped)
+    run = PaidRun(journal, id=stopped.id)
+    assert len(tasks.get(order(), run).pictures) == 1
+    assert [one.status for one in service.accepted] == ["failed", "completed"]
+    assert len(service.uploads) == 4
+    assert run.budget.spent == pytest.approx(spent(service)) == pytest.approx(PRICE)
+
+
 def test_without_uploads_pictures_go_within_the_request(service: Server, tmp_path: Path) -> None:
     service.fault("ticket", 404, times=None)
     service.fault("multipart", 404, times=None)

@@ -6,7 +6,8 @@
     sent       the service's name for it is known: ask how it stands
     done       its pictures lie here
 
-A request is sent again only when the service certainly refused it, or its list answers and does not hold it.
+A request is sent again only when the service certainly refused it, its list answers and does not hold it, or the task
+failed since pictures that were uploaded before are gone.
 """
 
 from __future__ import annotations
@@ -73,15 +74,15 @@ class Tasks:
         def cancelled() -> bool:
             return run.cancelled(order.name)
 
-        fresh = run.fresh
+        fresh, renewed = run.fresh, False
         for attempt in range(_ATTEMPTS):
             try:
                 with self._journal.claim(order.key, order.kind, run=run.id, fresh=fresh, cancelled=cancelled) as claim:
                     return _Task(self, order, run, claim, attempt).worked()
             except _Again as problem:
-                if attempt + 1 == _ATTEMPTS:
+                if attempt + 1 == _ATTEMPTS or (problem.renews and renewed):
                     raise problem.error from None
-                fresh = False
+                fresh, renewed = False, renewed or problem.renews
                 wait(problem.seconds, cancelled)
         raise AssertionError("unreachable")
 
@@ -94,6 +95,7 @@ class _Task:
         self._uploads, self._scouts = tasks._uploads, tasks._scouts
         self._settle, self._patience = tasks._settle, tasks._patience
         self._order, self._run, self._claim, self._attempt = order, run, claim, attempt
+        self._reused = True  # of pictures an earlier run sent, too, nobody knows whether they are still there
 
     def worked(self) -> Answer:
         entry = self._claim.entry
@@ -108,10 +110,12 @@ class _Task:
     def _bought(self) -> Answer:
         """The one way on which money is spent."""
         order, run = self._order, self._run
-        urls = {
+        brought = {
             name: self._uploads.address(data, name, run.id, self._cancelled, self._wait)
             for name, data in order.pictures.items()
         }
+        urls = {name: url for name, (url, _) in brought.items()}
+        self._reused = any(before for _, before in brought.values())
         run.reserve(order.price)
         try:
             with self._limits.slot(self._cancelled):
@@ -136,8 +140,7 @@ class _Task:
                 seconds = self._later(5.0) if problem.again is None else problem.again
                 self._limits.pause(seconds)  # everybody
                 raise _Again(problem, seconds) from None
-            if problem.kind == "media":  # what was uploaded may be gone
-                self._forget()
+            self._forget_unread(problem)
             raise
         except Lost as problem:
             self._claim.unknown(f"{problem}; perhaps paid")
@@ -251,8 +254,7 @@ class _Task:
         if prediction.status != "failed":  # whether that is paid is not documented
             raise self._gone(f"the task {prediction.id} ended as {prediction.status}")
         self._claim.failed(str(failure))
-        if failure.kind == "media":
-            self._forget()
+        self._forget_unread(failure)
         raise failure
 
     def _brought(self, prediction: Prediction, price: float) -> Answer:
@@ -308,9 +310,17 @@ class _Task:
         self._claim.unknown(f"{what}; perhaps paid")
         return EngineError(f"{self._order.name or self._order.model}: {what}; it is perhaps paid, --fresh asks anew")
 
-    def _forget(self) -> None:
-        for data in self._order.pictures.values():
-            self._uploads.forget(data)
+    def _forget_unread(self, problem: ServiceError) -> None:
+        """Have pictures that the service could not read brought anew when they are next needed.
+
+        Raises:
+            _Again: when they had been brought before: they may be gone.
+        """
+        if problem.kind == "media":
+            for data in self._order.pictures.values():
+                self._uploads.forget(data)
+            if self._reused:
+                raise _Again(problem, 0.0, renews=True)
 
     def _later(self, first: float = 0.5) -> float:
         """Seconds to wait before it is tried again: longer each time."""
@@ -329,11 +339,11 @@ class _Task:
 
 
 class _Again(Exception):
-    """Certainly not taken: the same may be sent again after so many seconds."""
+    """Certainly not taken: the same may be sent again after so many seconds; once, if with pictures brought anew."""
 
-    def __init__(self, error: EngineError, seconds: float) -> None:
+    def __init__(self, error: EngineError, seconds: float, *, renews: bool = False) -> None:
         super().__init__(str(error))
-        self.error, self.seconds = error, seconds
+        self.error, self.seconds, self.renews = error, seconds, renews
 
 
 def _suffix(data: bytes) -> str:

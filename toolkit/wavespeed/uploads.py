@@ -35,8 +35,8 @@ class Uploads:
 
     def address(
         self, data: bytes, name: str, run: str, cancelled: Callable[[], bool], wait: Callable[[float], None]
-    ) -> str:
-        """Where the service finds a PNG file; the file itself as an address when no upload works.
+    ) -> tuple[str, bool]:
+        """Where the service finds a PNG file, and whether it was brought there before; itself when no upload works.
 
         Args:
             data: the file.
@@ -54,7 +54,7 @@ class Uploads:
         problem: EngineError = Lost("")
         with self._journal.claim(self._key(data), "upload", run=run, cancelled=cancelled) as claim:
             if claim.entry.state == "done":
-                return str(claim.entry.answer["url"])
+                return str(claim.entry.answer["url"]), True
             for attempt in range(_ATTEMPTS):
                 if attempt:
                     asked = problem.again if isinstance(problem, ServiceError) else None
@@ -71,11 +71,11 @@ class Uploads:
                     problem = failure
                 else:
                     claim.done({"url": url, "expires": time.time() + LIFETIME})
-                    return url
+                    return url, False
         busy = isinstance(problem, ServiceError) and problem.kind == "busy"
         if busy or isinstance(problem, Unreachable) or len(data) > _LARGEST_INLINE:
             raise problem
-        return data_address(data, "image/png")
+        return data_address(data, "image/png"), False
 
     def forget(self, data: bytes) -> None:
         """Have a file brought anew when it is next needed: the service could not read it.
