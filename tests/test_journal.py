@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
@@ -224,52 +224,6 @@ def test_steps_that_would_pay_twice_or_forget_are_our_own_mistakes(journal: Jour
     assert entry.state == state
 
 
-def test_an_upload_is_done_without_being_announced_and_nothing_else_is(journal: Journal) -> None:
-    with journal.claim("an upload", "upload") as claim:
-        claim.done({"url": "https://host/1", "expires": time.time() + 60})
-    found = journal.lookup("an upload")
-    assert found is not None
-    assert (found.state, found.owner, found.answer["url"]) == ("done", "", "https://host/1")
-    with journal.claim("a fill", "fill") as claim, pytest.raises(AssertionError, match="cannot become done"):
-        claim.done({})
-
-
-def test_another_process_waits_for_an_upload_and_brings_none_itself(tmp_path: Path) -> None:
-    here, there = Journal(tmp_path), Journal(tmp_path)  # each with an owner of its own, as two processes have
-    answer = {"url": "https://host/1", "expires": time.time() + 60}
-    found: list[tuple[bool, Any]] = []
-
-    def second() -> None:
-        with there.claim("key", "upload") as claim:
-            found.append((claim.holds, claim.entry.answer))
-
-    with here.claim("key", "upload") as claim:
-        thread = threading.Thread(target=second)
-        thread.start()
-        thread.join(0.5)
-        assert found == []
-        claim.done(answer)
-    thread.join(10)
-    assert found == [(False, answer)]
-
-
-def test_an_upload_is_good_until_it_expires(journal: Journal) -> None:
-    for expires, found in ((time.time() + 100, "done"), (time.time() - 1, "intended")):
-        key = f"key {found}"
-        with journal.claim(key, "upload") as claim:
-            claim.done({"url": "https://host/x", "expires": expires})
-        assert (journal.lookup(key) is not None) == (found == "done")
-        with journal.claim(key, "upload") as claim:
-            assert claim.entry.state == found
-
-
-def test_an_answer_never_expires(journal: Journal) -> None:
-    with journal.claim("key", "fill") as claim:
-        claim.sending({}, 0)
-        claim.done({"expires": 1})
-    assert journal.lookup("key") is not None
-
-
 def by_width(size: str) -> float:
     """A guess: a second for each 256 pixels."""
     return int(size.partition("*")[0]) / 256
@@ -317,8 +271,8 @@ def test_only_what_cannot_be_learnt_again_waits_for_the_disk(tmp_path: Path) -> 
                 step()
                 found.append(waited())
         assert found == expected
-    with journal.claim("upload", "upload") as claim:
-        claim.done({"expires": time.time() + 60})
+    with journal.addresses.bring(["file"], lambda: False) as bringing:
+        bringing.keep({"file": "https://host/1"}, time.time() + 60)
     assert not waited()
 
 

@@ -381,7 +381,7 @@ def test_uploads_happen_once_while_they_live(service: Server, tmp_path: Path, mo
         list(threads.map(lambda seed: tasks.get(order(seed=seed), run), range(6)))
     assert len(service.uploads) == 2
     assert [one.data for one in service.uploads] == list(pictures())
-    monkeypatch.setattr("toolkit.entries.time.time", lambda real=time.time: real() + 6.5 * 86400)
+    monkeypatch.setattr("toolkit.addresses.time.time", lambda real=time.time: real() + 6.5 * 86400)
     tasks.get(order(seed=7), run)
     assert len(service.uploads) == 4
 

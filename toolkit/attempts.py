@@ -1,10 +1,8 @@
 """The journal's table of jobs, a row an attempt, and what may be written of one that is held.
 
-    intended ── sending ──┬── sent ──┬── done
-       nothing was sent   │          ├── failed     certainly refused, or failed; the next attempt is a new row
-                          └──────────┴── unknown    perhaps paid; becomes sent, done or failed once it is found out
-
-An upload costs nothing: it goes from intended to done.
+intended ── sending ──┬── sent ──┬── done
+   nothing was sent   │          ├── failed     certainly refused, or failed; the next attempt is a new row
+                      └──────────┴── unknown    perhaps paid; becomes sent, done or failed once it is found out
 """
 
 from __future__ import annotations
@@ -123,8 +121,8 @@ class Attempts:
 class Claim:
     """A job that is held, and what may be written of it; whatever becomes of the process, what a call wrote is kept.
 
-    A power cut spares what cannot be learnt again: that a job is being sent, and all of an enhancer's answer. Uploads,
-    and what the service tells and shows of a fill it has, get to the disk within seconds, with what is next sent.
+    A power cut spares what cannot be learnt again: that a job is being sent, and all of an enhancer's answer. What
+    the service tells and shows of a fill it has gets to the disk within seconds, with what is next sent.
 
     Attributes:
         entry: the attempt as it stands.
@@ -179,8 +177,7 @@ class Claim:
     def _write(self, columns: Mapping[str, Any], *, state: State, **changes: Any) -> None:
         entry = self.entry
         assert self.holds, f"a job that was {entry.state} when it was claimed cannot become {state}"
-        free = entry.kind == "upload" and state == "done"
-        assert free or state in _NEXT[entry.state], f"a job that is {entry.state} cannot become {state}"
+        assert state in _NEXT[entry.state], f"a job that is {entry.state} cannot become {state}"
         if state == "done":
             changes["owner"] = ""
         changes = {name: value for name, value in changes.items() if value != getattr(entry, name)}

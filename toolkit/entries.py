@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["fill", "upload", "enhance"]
+Kind = Literal["fill", "enhance"]
 State = Literal["intended", "sending", "sent", "done", "failed", "unknown"]
 RunState = Literal["running", "interrupted", "ended", "failed", "cancelled"]
 ItemState = Literal["done", "failed", "held"]
@@ -51,11 +50,6 @@ class Entry:
     files: tuple[Path, ...] = ()
     error: str = ""
     times: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def expired(self) -> bool:
-        """An upload is good until its answer's `expires`, seconds since the epoch; all else for ever."""
-        return self.kind == "upload" and self.state == "done" and self.answer.get("expires", 0) <= time.time()
 
 
 @dataclass(frozen=True)

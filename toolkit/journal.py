@@ -8,43 +8,52 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from toolkit.addresses import Addresses
 from toolkit.attempts import Attempts, Claim, as_json, as_text
 from toolkit.database import Database
 from toolkit.entries import Entry, ItemEntry, ItemState, Kind, RunEntry, State
 from toolkit.errors import Cancelled, EngineError, ParameterError, UnknownNameError
-from toolkit.liveness import Owner, after_fork
+from toolkit.liveness import Owner
 from toolkit.results import Results
+from toolkit.turns import Turns
 
 __all__ = ["Claim", "Entry", "ItemEntry", "Journal", "Kind", "RunEntry", "State"]
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
-CREATE TABLE run (
+CREATE TABLE IF NOT EXISTS run (
     number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, about TEXT NOT NULL, state TEXT NOT NULL, owner TEXT NOT NULL,
     at REAL NOT NULL, ended REAL
 );
-CREATE TABLE item (
+CREATE TABLE IF NOT EXISTS item (
     run TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL, detail TEXT NOT NULL,
     at REAL NOT NULL, PRIMARY KEY (run, number)
 );
-CREATE TABLE job (
+CREATE TABLE IF NOT EXISTS job (
     number INTEGER PRIMARY KEY, key TEXT NOT NULL, attempt INTEGER NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL,
     run TEXT NOT NULL, owner TEXT NOT NULL, remote TEXT NOT NULL DEFAULT '', price REAL NOT NULL DEFAULT 0, paid REAL,
     request TEXT NOT NULL DEFAULT '{}', facts TEXT NOT NULL DEFAULT '{}', answer TEXT NOT NULL DEFAULT '{}',
     files TEXT NOT NULL DEFAULT '[]', error TEXT NOT NULL DEFAULT '', times TEXT NOT NULL,
     model TEXT NOT NULL DEFAULT '', size TEXT NOT NULL DEFAULT '', seconds REAL, UNIQUE (key, attempt)
 );
-CREATE INDEX job_of_run ON job (run);
-CREATE INDEX job_by_remote ON job (remote) WHERE remote != '';
-CREATE INDEX job_that_took ON job (model, size, number) WHERE seconds IS NOT NULL
+CREATE INDEX IF NOT EXISTS job_of_run ON job (run);
+CREATE INDEX IF NOT EXISTS job_by_remote ON job (remote) WHERE remote != '';
+CREATE INDEX IF NOT EXISTS job_that_took ON job (model, size, number) WHERE seconds IS NOT NULL;
+CREATE TABLE IF NOT EXISTS upload (
+    key TEXT PRIMARY KEY, url TEXT NOT NULL DEFAULT '', expires REAL NOT NULL DEFAULT 0, owner TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+INSERT OR REPLACE INTO upload
+    SELECT key, json_extract(answer, '$.url'), json_extract(answer, '$.expires'), '' FROM job
+    WHERE kind = 'upload' AND state = 'done' ORDER BY attempt;
+DELETE FROM job WHERE kind = 'upload'
 """
+"""In version 1 uploads were jobs."""
 
 _TICK = 0.2
 """Seconds between looks at whether another owner is finished, and whether the caller cancelled."""
@@ -58,6 +67,7 @@ class Journal:
 
     Attributes:
         folder: as given.
+        addresses: where files were brought to.
         trouble: one sentence on why runs are not written down; empty when they are.
     """
 
@@ -66,12 +76,7 @@ class Journal:
         self._database = Database(folder / "journal.sqlite3" if folder else None, _VERSION, _SCHEMA)
         self._owner = Owner(folder)
         self._attempts = Attempts(self._database, Results(folder / "results" if folder else None), self._owner)
-        self._fresh()
-        after_fork(self, Journal._fresh)
-
-    def _fresh(self) -> None:
-        self._turn = threading.Condition()
-        self._held: set[str] = set()
+        self.addresses, self._turns = Addresses(self._attempts), Turns()
 
     def close(self) -> None:
         """Close the database; in memory, forget everything. No claim may be held."""
@@ -85,6 +90,7 @@ class Journal:
         run = secrets.token_hex(6)
         text = as_json(about)
         with self._best_effort():
+            self.addresses.forget_expired()
             self._database.change(
                 "INSERT INTO run (id, about, state, owner, at) VALUES (?, ?, 'running', ?, ?)",
                 (run, text, self._attempts.me(), time.time()),
@@ -172,25 +178,14 @@ class Journal:
     # Jobs
 
     def lookup(self, key: str) -> Entry | None:
-        """The newest attempt at a job; None for one never tried, and for an upload that expired.
+        """The newest attempt at a job; None for one never tried.
 
         One that is done, but whose files are gone or damaged, reads as sent: they may be downloaded again.
 
         Raises:
             EngineError: when the journal cannot be opened.
         """
-        entry = self._attempts.newest(key)
-        return None if entry is None or entry.expired else entry
-
-    def forget_upload(self, key: str) -> None:
-        """Have a file uploaded again when it is next needed: the service could not read it.
-
-        Raises:
-            EngineError: when the journal cannot be written.
-        """
-        self._database.change(
-            "UPDATE job SET state = 'failed' WHERE key = ? AND kind = 'upload' AND state = 'done'", (key,)
-        )
+        return self._attempts.newest(key)
 
     def knows(self, remote: str) -> bool:
         """Whether a job of the service with this id is written down here.
@@ -255,7 +250,7 @@ class Journal:
             Cancelled: when `cancelled` said so.
             EngineError: when the journal cannot be written.
         """
-        self._wait_for_turn(key, cancelled)
+        self._turns.take((key,), cancelled)
         claim = None
         try:
             while (entry := self._take(key, kind, run, fresh)) is None:
@@ -264,11 +259,11 @@ class Journal:
                 time.sleep(_TICK)
             claim = Claim(self._attempts, entry, run)
             if not claim.holds:
-                self._end_turn(key)
+                self._turns.end((key,))
             yield claim
         finally:
             if claim is None:
-                self._end_turn(key)
+                self._turns.end((key,))
             elif claim.holds:
                 self._release(claim)
 
@@ -279,30 +274,14 @@ class Journal:
             # If it cannot be written, threads of this process go on all the same, and others when it ends.
             with contextlib.suppress(EngineError):
                 self._attempts.free(claim.entry)
-        self._end_turn(claim.entry.key)
-
-    def _wait_for_turn(self, key: str, cancelled: Callable[[], bool]) -> None:
-        """One thread of this process at a time deals with a key, so that the file tells processes apart only."""
-        with self._turn:
-            while key in self._held:
-                self._turn.wait(_TICK)
-                if cancelled():
-                    raise Cancelled
-            self._held.add(key)
-
-    def _end_turn(self, key: str) -> None:
-        with self._turn:
-            self._held.discard(key)
-            self._turn.notify_all()
+        self._turns.end((claim.entry.key,))
 
     def _take(self, key: str, kind: Kind, run: str, fresh: bool) -> Entry | None:
         """The newest attempt, made ours if it is not done; None while a living process holds it."""
-        if kind == "upload" and (first := self._attempts.add(key, kind, run, None)):  # most are of new pictures
-            return first
         while True:
             entry = self._attempts.newest(key)
             again = fresh and not self._attempts.asked(key, run)
-            if entry is not None and entry.state == "done" and not entry.expired and not again:
+            if entry is not None and entry.state == "done" and not again:
                 return entry
             me = self._attempts.me()
             if (
@@ -315,7 +294,6 @@ class Journal:
             if (
                 entry is None
                 or entry.state == "failed"
-                or entry.expired
                 or (again and (entry.state == "unknown" or "done" in entry.times))
             ):
                 entry = self._attempts.add(key, kind, run, entry)

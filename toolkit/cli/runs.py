@@ -66,8 +66,7 @@ def _show(journal: Journal, run: RunEntry, as_json: bool) -> int:
         told = item.detail.get("error") or ", ".join(item.detail.get("outputs", ()))
         click.echo(f"  {item.state:6} {item.name}  {told}")
     for job in run.jobs:
-        if job.kind != "upload":
-            click.echo(f"  {_job(job)}")
+        click.echo(f"  {_job(job)}")
     return 0
 
 

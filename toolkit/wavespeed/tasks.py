@@ -110,12 +110,7 @@ class _Task:
     def _bought(self) -> Answer:
         """The one way on which money is spent."""
         order, run = self._order, self._run
-        brought = {
-            name: self._uploads.address(data, name, run.id, self._cancelled, self._wait)
-            for name, data in order.pictures.items()
-        }
-        urls = {name: url for name, (url, _) in brought.items()}
-        self._reused = any(before for _, before in brought.values())
+        urls, self._reused = self._uploads.addresses(order.pictures, self._cancelled, self._wait)
         run.reserve(order.price)
         try:
             with self._limits.slot(self._cancelled):
@@ -317,8 +312,7 @@ class _Task:
             _Again: when they had been brought before: they may be gone.
         """
         if problem.kind == "media":
-            for data in self._order.pictures.values():
-                self._uploads.forget(data)
+            self._uploads.forget(self._order.pictures.values())
             if self._reused:
                 raise _Again(problem, 0.0, renews=True)
 

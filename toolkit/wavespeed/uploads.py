@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from toolkit.errors import EngineError
 from toolkit.journal import Journal
@@ -33,57 +33,72 @@ class Uploads:
     def __init__(self, client: Client, journal: Journal, account: str) -> None:
         self._client, self._journal, self._account = client, journal, account
 
-    def address(
-        self, data: bytes, name: str, run: str, cancelled: Callable[[], bool], wait: Callable[[float], None]
-    ) -> tuple[str, bool]:
-        """Where the service finds a PNG file, and whether it was brought there before; itself when no upload works.
+    def addresses(
+        self, files: Mapping[str, bytes], cancelled: Callable[[], bool], wait: Callable[[float], None]
+    ) -> tuple[dict[str, str], bool]:
+        """Where the service finds PNG files, and whether any was brought there before.
 
         Args:
-            data: the file.
-            name: without ending.
-            run: on whose account in the journal it goes.
+            files: by their names without ending.
             cancelled: asked several times a second.
             wait: sleeps so many seconds.
+
+        Returns:
+            Addresses by name; a file itself as one where no upload works.
 
         Raises:
             ServiceError: when the key is refused or the account empty.
             Unreachable: when no connection can be made.
-            EngineError: when no upload works and the file is too large to be sent within the request.
+            EngineError: when no upload works and a file is too large to be sent within the request.
             Cancelled: when `cancelled` said so.
         """
+        if not files:
+            return {}, False
+        keys = {name: self._key(data) for name, data in files.items()}
+        with self._journal.addresses.bring(keys.values(), cancelled) as held:
+            new: dict[str, str] = {}
+            try:
+                for name, data in files.items():
+                    key = keys[name]
+                    if key in held.missing and key not in new and (url := self._brought(data, name, cancelled, wait)):
+                        new[key] = url
+            finally:
+                held.keep(new, time.time() + LIFETIME)
+        there = {**held.known, **new}
+        urls = {name: there.get(keys[name]) or data_address(data, "image/png") for name, data in files.items()}
+        return urls, bool(held.known)
+
+    def _brought(
+        self, data: bytes, name: str, cancelled: Callable[[], bool], wait: Callable[[float], None]
+    ) -> str | None:
+        """The address of a file that is brought now; None when no upload works, and it may be sent inline."""
         problem: EngineError = Lost("")
-        with self._journal.claim(self._key(data), "upload", run=run, cancelled=cancelled) as claim:
-            if claim.entry.state == "done":
-                return str(claim.entry.answer["url"]), True
-            for attempt in range(_ATTEMPTS):
-                if attempt:
-                    asked = problem.again if isinstance(problem, ServiceError) else None
-                    wait(min(8.0, 0.5 * 2.0**attempt) if asked is None else asked)
-                try:
-                    url = self._client.upload(data, f"{name}.png", "image/png", cancelled)
-                except ServiceError as failure:
-                    if failure.kind in ("key", "credit"):
-                        raise
-                    problem = failure
-                    if failure.kind not in ("busy", "fault"):
-                        break
-                except (Unreachable, Lost) as failure:
-                    problem = failure
-                else:
-                    claim.done({"url": url, "expires": time.time() + LIFETIME})
-                    return url, False
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                asked = problem.again if isinstance(problem, ServiceError) else None
+                wait(min(8.0, 0.5 * 2.0**attempt) if asked is None else asked)
+            try:
+                return self._client.upload(data, f"{name}.png", "image/png", cancelled)
+            except ServiceError as failure:
+                if failure.kind in ("key", "credit"):
+                    raise
+                problem = failure
+                if failure.kind not in ("busy", "fault"):
+                    break
+            except (Unreachable, Lost) as failure:
+                problem = failure
         busy = isinstance(problem, ServiceError) and problem.kind == "busy"
         if busy or isinstance(problem, Unreachable) or len(data) > _LARGEST_INLINE:
             raise problem
-        return data_address(data, "image/png"), False
+        return None
 
-    def forget(self, data: bytes) -> None:
-        """Have a file brought anew when it is next needed: the service could not read it.
+    def forget(self, files: Iterable[bytes]) -> None:
+        """Have files brought anew when they are next needed: the service could not read them.
 
         Raises:
             EngineError: when the journal cannot be written.
         """
-        self._journal.forget_upload(self._key(data))
+        self._journal.addresses.forget([self._key(data) for data in files])
 
     def _key(self, data: bytes) -> str:
         state = hashlib.sha256(f"{self._account}\0".encode())
