@@ -278,6 +278,8 @@ class Journal:
 
     def _take(self, key: str, kind: Kind, run: str, fresh: bool) -> Entry | None:
         """The newest attempt, made ours if it is not done; None while a living process holds it."""
+        if first := self._attempts.add(key, kind, run, None):  # most jobs are new, and this is all it takes
+            return first
         while True:
             entry = self._attempts.newest(key)
             again = fresh and not self._attempts.asked(key, run)
