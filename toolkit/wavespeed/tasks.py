@@ -87,7 +87,6 @@ class Tasks:
                 wait(problem.seconds, cancelled)
         raise AssertionError("unreachable")
 
-
     def typical(self, order: Order, size: str) -> float | None:
         """Seconds such tasks take, as the journal has them; it is asked once a second, where hundreds begin at once."""
         until, known = self._typical.get((order.model, size), (0.0, None))
