@@ -7,7 +7,7 @@
     done       its pictures lie here
 
 A request is sent again only when the service certainly refused it, its list answers and does not hold it, or the task
-failed since pictures that were uploaded before are gone.
+failed because pictures that were uploaded before are gone.
 """
 
 from __future__ import annotations
