@@ -60,7 +60,6 @@ class Tasks:
         self._client, self._journal, self._limits = client, journal, limits
         self._uploads, self._scouts = Uploads(client, journal, account), Scouts()
         self._settle, self._patience = settle, patience
-        self._typical: dict[tuple[str, str], tuple[float, float | None]] = {}
         self.service = client.service
 
     def get(self, order: Order, run: TaskRun) -> Answer:
@@ -87,20 +86,11 @@ class Tasks:
                 wait(problem.seconds, cancelled)
         raise AssertionError("unreachable")
 
-    def typical(self, order: Order, size: str) -> float | None:
-        """Seconds such tasks take, as the journal has them; it is asked once a second, where hundreds begin at once."""
-        until, known = self._typical.get((order.model, size), (0.0, None))
-        if time.monotonic() >= until:
-            known = self._journal.typical(order.model, size, order.seconds)
-            self._typical[order.model, size] = time.monotonic() + 1.0, known
-        return known
-
 
 class _Task:
     """One order while its job in the journal is held."""
 
     def __init__(self, tasks: Tasks, order: Order, run: TaskRun, claim: Claim, attempt: int) -> None:
-        self._tasks = tasks
         self._client, self._journal, self._limits = tasks._client, tasks._journal, tasks._limits
         self._uploads, self._scouts = tasks._uploads, tasks._scouts
         self._settle, self._patience = tasks._settle, tasks._patience
@@ -216,7 +206,7 @@ class _Task:
         """
         order, name = self._order, self._order.name or self._order.model
         size = str(order.inputs.get("size", ""))
-        measured = self._tasks.typical(order, size)
+        measured = self._journal.typical(order.model, size, order.seconds)
         expected = order.seconds(size) if measured is None else measured
         started = time.monotonic() - max(0.0, time.time() - began)
         until = time.monotonic() + self._patience
