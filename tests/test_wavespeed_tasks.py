@@ -386,6 +386,17 @@ def test_uploads_happen_once_while_they_live(service: Server, tmp_path: Path, mo
     assert len(service.uploads) == 4
 
 
+def test_upload_that_failed_leaves_the_one_before_it_known(service: Server, tmp_path: Path) -> None:
+    service.fault("multipart", 401, after=1)
+    tasks, journal = account(service, tmp_path)
+    run = PaidRun(journal)
+    with pytest.raises(ServiceError, match="key"):
+        tasks.get(order(), run)
+    assert len(service.uploads) == 1
+    tasks.get(order(), run)
+    assert [one.data for one in service.uploads] == list(pictures())
+
+
 @pytest.mark.parametrize(("where", "what"), [("submit", "refuse"), ("task", "fail")])
 def test_uploads_that_are_gone_are_brought_anew_once(service: Server, tmp_path: Path, where: str, what: str) -> None:
     tasks, journal = account(service, tmp_path)
