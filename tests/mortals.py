@@ -50,6 +50,7 @@ def mortal(last):
             return answer
         setattr(owner, name, wrapped)
     around(database.Database, "change")
+    around(database.Database, "_sync")
     around(sockets.Stream, "send")
     around(messages, "answer")
     around(sockets.Stream, "receive")

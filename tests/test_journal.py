@@ -20,6 +20,7 @@ import pytest
 
 import toolkit.journal
 from tests.children import Child, children
+from toolkit import disk
 from toolkit.errors import Cancelled, EngineError, ParameterError, UnknownNameError
 from toolkit.journal import Claim, Journal
 
@@ -257,12 +258,14 @@ def test_an_account_key_is_never_written(journal: Journal) -> None:
         claim.sending({"prompt": 'a sign that says "Authorization": closed'}, 1)
 
 
-def test_only_what_cannot_be_learnt_again_waits_for_the_disk(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+def test_only_what_cannot_be_learnt_again_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, syncs = Journal(tmp_path), list[int]()
+    monkeypatch.setattr(disk, "sync", syncs.append)
 
     def waited() -> bool:
-        assert journal._database._connection
-        return bool(journal._database._connection.execute("PRAGMA synchronous").fetchone()[0] == 2)
+        found = bool(syncs)
+        syncs.clear()
+        return found
 
     for kind, expected in (("fill", [False, True, False, False]), ("enhance", [False, True, True, True])):
         with journal.claim(kind, kind) as claim:  # type: ignore[arg-type]

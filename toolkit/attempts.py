@@ -53,12 +53,13 @@ class Attempts:
     def add(self, key: str, kind: Kind, run: str, after: Entry | None) -> Entry | None:
         """A new attempt; None when another process made one since we looked."""
         attempt = after.attempt + 1 if after else 1
-        entry = Entry(key, attempt, kind, "intended", run, self.me(), times={"intended": time.time()})
+        now = _now()
+        entry = Entry(key, attempt, kind, "intended", run, self.me(), times={"intended": now})
         statement = (
             "INSERT OR IGNORE INTO job (key, attempt, kind, state, run, owner, times) "
-            "VALUES (?, ?, ?, 'intended', ?, ?, ?)"
+            "VALUES (?, ?, ?, 'intended', ?, ?, json_object('intended', ?))"
         )
-        values = (key, attempt, kind, run, entry.owner, as_json(entry.times))
+        values = (key, attempt, kind, run, entry.owner, now)
         if not after:
             return entry if self.database.change(statement, values) else None
         with self.database.write() as database:
@@ -181,15 +182,18 @@ class Claim:
         if state == "done":
             changes["owner"] = ""
         changes = {name: value for name, value in changes.items() if value != getattr(entry, name)}
-        changes |= {"state": state, "times": {**entry.times, state: time.time()}}
+        changes["state"], now = state, _now()
         values = {name: _COLUMNS.get(name, _as_it_is)(value) for name, value in changes.items()}
         values |= columns
-        statement = f"UPDATE job SET {' = ?, '.join(values)} = ? WHERE key = ? AND attempt = ? AND owner = ?"
+        statement = (
+            f"UPDATE job SET {' = ?, '.join(values)} = ?, times = json_set(times, '$.{state}', ?) "
+            "WHERE key = ? AND attempt = ? AND owner = ?"
+        )
         where = (entry.key, entry.attempt, self._attempts.me())
         durable = state == "sending" or entry.kind == "enhance"
-        if not self._attempts.database.change(statement, (*values.values(), *where), durable=durable):
+        if not self._attempts.database.change(statement, (*values.values(), now, *where), durable=durable):
             raise EngineError("the journal no longer has the job that is held; was it removed, or its `owners` folder?")
-        self.entry = replace(entry, **changes)
+        self.entry = replace(entry, times={**entry.times, state: now}, **changes)
 
 
 def as_text(text: str) -> str:
@@ -202,6 +206,11 @@ def as_json(value: Any) -> str:
     text = _encoder.encode(value)
     assert '"authorization": ' not in text.lower(), "keys of an account are never written down"
     return text
+
+
+def _now() -> float:
+    """Seconds since the epoch, to the millisecond: SQLite writes 15 digits."""
+    return time.time_ns() // 1_000_000 / 1000
 
 
 def _names(files: Sequence[Path]) -> str:

@@ -13,10 +13,11 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
+from toolkit import disk
 from toolkit.errors import EngineError
 
 _BUSY_SECONDS = 30.0
@@ -36,12 +37,13 @@ class Database:
     """
 
     def __init__(self, path: Path | None, version: int, schema: str) -> None:
-        self._path, self._version, self._schema = path, version, schema
+        self._path, self._version, self._schema = path and path.resolve(), version, schema
         self._name = f"{path}" if path else "memory"
-        self._sentences = _Sentences(self._name)
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._durable = False
+        self._durable = self._synced = 0  # changes that are to be on the disk, and that are
+        self._syncing = threading.Lock()
+        self._log: FileIO | None = None
         _all.add(self)
 
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -50,8 +52,11 @@ class Database:
         Raises:
             EngineError: when the file cannot be opened or read.
         """
-        with self._lock, self._sentences:
-            return self._open().execute(statement, values).fetchall()
+        with self._lock:
+            try:
+                return self._open().execute(statement, values).fetchall()
+            except (sqlite3.DatabaseError, OSError) as problem:
+                self._told(problem)
 
     def change(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), *, durable: bool = False) -> int:
         """A transaction of one statement; how many rows it changed, all of them or none.
@@ -64,8 +69,16 @@ class Database:
         Raises:
             EngineError: when the file cannot be opened or written.
         """
-        with self._lock, self._sentences:
-            return self._open(durable).execute(statement, values).rowcount
+        with self._lock:
+            try:
+                rows = self._open().execute(statement, values).rowcount
+            except (sqlite3.DatabaseError, OSError) as problem:
+                self._told(problem)
+            self._durable += durable
+            number = self._durable
+        if durable and self._path:
+            self._sync(number)
+        return rows
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -74,28 +87,56 @@ class Database:
         Raises:
             EngineError: when the file cannot be opened or written.
         """
-        with self._lock, self._sentences:
-            connection = self._open(durable=False)
-            connection.execute("BEGIN IMMEDIATE")
+        with self._lock:
             try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+                connection = self._open()
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+            except (sqlite3.DatabaseError, OSError) as problem:
+                self._told(problem)
 
     def close(self) -> None:
         """Close the file; the next use opens it again. What was in memory is gone."""
-        with self._lock:
+        with self._lock, self._syncing:
             self._close()
 
+    def _sync(self, number: int) -> None:
+        """Bring the log to the disk, with so many durable changes at least, for all threads that wait for that.
+
+        `PRAGMA synchronous=FULL` does the same for one change at a time, while nobody else can use the file.
+        """
+        assert self._path
+        with self._syncing:
+            if self._synced >= number:
+                return
+            written = self._durable
+            try:
+                if self._log is None:
+                    self._log = open(f"{self._path}-wal", "rb+", buffering=0)
+                    weakref.finalize(self, self._log.close)
+                    disk.sync_folder(self._path.parent)
+                disk.sync(self._log.fileno())
+            except FileNotFoundError:  # the file was closed meanwhile, and all brought into it
+                pass
+            except OSError as problem:
+                self._told(problem)
+            self._synced = written
+
     def _close(self) -> None:
+        if self._log:
+            self._log.close()
+            self._log = None
         if self._connection:
             self._connection.close()
             self._connection = None
 
-    def _open(self, durable: bool | None = None) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             with _opening:
                 if self._path:
@@ -104,10 +145,6 @@ class Database:
                         os.close(os.open(self._path, os.O_CREAT | os.O_EXCL, 0o600))
                 self._connection = self._connected()
                 weakref.finalize(self, self._connection.close)
-            self._durable = False
-        if durable is not None and durable != self._durable:
-            self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            self._durable = durable
         return self._connection
 
     def _connected(self) -> sqlite3.Connection:
@@ -126,8 +163,8 @@ class Database:
                     if "locked" not in str(problem) or time.monotonic() > deadline:
                         raise
                     time.sleep(0.01)
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("PRAGMA fullfsync=ON")  # macOS: its fsync alone does not reach the disk
+            connection.execute("PRAGMA synchronous=NORMAL")  # a power cut may take the last transactions, whole
+            connection.execute("PRAGMA fullfsync=ON")  # macOS
             if self._known(connection) < self._version:
                 connection.execute("BEGIN IMMEDIATE")
                 if self._known(connection) < self._version:  # no other process was first
@@ -149,38 +186,26 @@ class Database:
             )
         return version
 
+    def _told(self, problem: sqlite3.DatabaseError | OSError) -> NoReturn:
+        """Say in one sentence what went wrong, unless it is our own mistake."""
+        if isinstance(problem, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+            raise problem
+        if isinstance(problem, sqlite3.OperationalError | OSError):
+            said = problem.strerror if isinstance(problem, OSError) else problem
+            sentence = f"cannot be used ({said}); its folder must be writable and have room"
+        else:
+            sentence = f"is damaged ({problem}); move it away, and all it knew with it"
+        raise EngineError(f"{self._name}: {sentence}") from problem
+
     def _before_fork(self) -> None:
         self._lock.acquire()
+        self._syncing.acquire()
         if self._path:
             self._close()
 
     def _after_fork(self) -> None:
+        self._syncing.release()
         self._lock.release()
-
-
-class _Sentences:
-    """Says in one sentence what went wrong in the block, unless it is our own mistake."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(problem, sqlite3.IntegrityError | sqlite3.ProgrammingError):
-            return
-        if isinstance(problem, sqlite3.OperationalError | OSError):
-            said = problem.strerror if isinstance(problem, OSError) else problem
-            raise EngineError(
-                f"{self._name}: cannot be used ({said}); its folder must be writable and have room"
-            ) from problem
-        if isinstance(problem, sqlite3.DatabaseError):
-            raise EngineError(
-                f"{self._name}: is damaged ({problem}); move it away, and all it knew with it"
-            ) from problem
 
 
 _fork_lock = threading.Lock()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from toolkit import fetching
+from toolkit import disk, fetching
 from toolkit.fetching import Progress, Say, Want
 from toolkit.liveness import claim
 from toolkit.schema import Model
@@ -102,7 +102,7 @@ def name_proven(part: Path, target: Path, record: Record) -> None:
     target.unlink(missing_ok=True)  # never an old file beside a new record
     record.write(target)
     os.replace(part, target)
-    _sync_folder(target.parent)
+    disk.sync_folder(target.parent)
 
 
 def sha256_of(target: Path, name: str, progress: Progress) -> str:
@@ -138,13 +138,3 @@ def held(target: Path, name: str, say: Say, waits: Callable[[], None] = lambda: 
 
 def silent(name: str, done: int, whole: int | None) -> None:
     """No progress is shown."""
-
-
-def _sync_folder(place: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,7 @@ import importlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -73,8 +73,7 @@ class FillJob:
         """Hash (sha256, hexadecimal) of everything that shapes the answer; the job's name does not."""
         state = hashlib.sha256()
         for array in (self.pixels, self.mask, self.blocked):
-            state.update(f"{array.shape}{array.dtype}".encode())
-            state.update(np.ascontiguousarray(array).data)
+            _hash(array, state)
         rest = {"prompt": self.prompt, "seeds": self.seeds, "parameters": dict(self.parameters), "card": self.card}
         state.update(json.dumps(rest, sort_keys=True).encode())
         return state.hexdigest()
@@ -145,8 +144,7 @@ class EnhanceJob:
         """Hash (sha256, hexadecimal) of everything that shapes the answer; the job's name does not."""
         state = hashlib.sha256()
         for array in (self.picture, self.hole):
-            state.update(f"{array.shape}{array.dtype}".encode())
-            state.update(np.ascontiguousarray(array).data)
+            _hash(array, state)
         state.update(json.dumps([self.prompt, self.surroundings.text, self.card]).encode())
         return state.hexdigest()
 
@@ -322,6 +320,15 @@ class Enhancer(Protocol):
             Cancelled: when the run was cancelled.
         """
         ...
+
+
+def _hash(array: Bytes, state: hashlib._Hash) -> None:
+    state.update(f"{array.shape}{_name(array.dtype)}".encode())
+    state.update(np.ascontiguousarray(array).data)
+
+
+_name = cache(str)
+"""A dtype's: numpy takes longer to say it than to hash a small array."""
 
 
 def adapter(card: Card) -> Any:

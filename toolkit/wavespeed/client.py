@@ -75,6 +75,7 @@ class Client:
         self.service, self.base_url = base_url, str(httpx.URL(base_url)).rstrip("/")
         self._key, self._timeouts, self._takes_forms = key, timeouts or Timeouts(), True
         self._traffic = Traffic(self.base_url, proxy, self._timeouts.connect)
+        self._mark = secrets.token_hex(16)  # between the parts of a form; no file holds it
 
     def close(self) -> None:
         """End its connections."""
@@ -235,7 +236,7 @@ class Client:
         return address
 
     def _by_form(self, data: bytes, name: str, content_type: str, cancelled: Cancel) -> str:
-        mark = secrets.token_hex(16)
+        mark = self._mark
         head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
         parts = (f"{head}Content-Type: {content_type}\r\n\r\n".encode(), data, f"\r\n--{mark}--\r\n".encode())
         body = b"".join(parts)  # and not by +, which copies the file twice

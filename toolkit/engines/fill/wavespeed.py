@@ -95,7 +95,8 @@ class Engine:
         if "num_images" in names:
             inputs[names["num_images"]] = len(job.seeds)
         # Other holes are no surroundings: what they show now is not what will be there.
-        hole = np.multiply((job.mask | job.blocked) >> 7, 255, dtype=np.uint8)  # 255 where either is 128 or more
+        # 255 where either is 128 or more
+        hole = np.asarray(cv2.threshold(job.mask | job.blocked, 127, 255, cv2.THRESH_BINARY)[1], np.uint8)
         pictures = {
             names.get("image", "image"): _png(job.pixels),
             names.get("mask", "mask_image"): _png(hole),
