@@ -94,8 +94,7 @@ class Engine:
         }
         if "num_images" in names:
             inputs[names["num_images"]] = len(job.seeds)
-        # Other holes are no surroundings: what they show now is not what will be there.
-        # 255 where either is 128 or more
+        # Other holes are no surroundings: what they show now is not what will be there. 128 and more is hole.
         hole = np.asarray(cv2.threshold(job.mask | job.blocked, 127, 255, cv2.THRESH_BINARY)[1], np.uint8)
         pictures = {
             names.get("image", "image"): _png(job.pixels),
