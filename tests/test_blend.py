@@ -241,6 +241,24 @@ def test_grain_follows_brightness() -> None:
     assert 1.4 < bright / dark < 2.6  # 3.8 / 2.2 = 1.7
 
 
+def test_brightness_that_nowhere_is_flat_leaves_the_fill_as_it_is() -> None:
+    """A bright half whose blocks are either fine or coarse: none is among the flattest in both bands."""
+    random, (height, width) = np.random.default_rng(3), (320, 320)
+    rows, columns = np.mgrid[:height, :width]
+    photo = 60 + random.standard_normal((height, width))
+    fine, coarse = 8 * ((rows + columns) % 2) - 4, 6 * np.sin(columns * np.pi / 3) * np.sin(rows * np.pi / 3)
+    textured = np.where((rows // 16 + columns // 16) % 2, fine, coarse)
+    photo = np.where(rows >= height // 2, 180 + textured, photo)
+    photo = rounded(np.repeat(photo[:, :, None], 3, 2))
+    found = grain._Grain.of(photo, np.ones((height, width), np.uint8), strict=False)
+    assert found is not None
+    assert np.isfinite(found.levels).all()
+    assert np.isfinite(found.shape).all()
+    filled, match = blend.match_grain(photo, photo, ellipse(height, width, 0.4))
+    assert np.isfinite(filled).all()
+    assert np.isfinite([*match.ring, *match.fill, *match.added]).all()
+
+
 def test_grain_is_fixed_by_its_seed() -> None:
     photo, hole, fill = grainy(), ellipse(300, 400), rounded(wavy())
     first, again, other = (blend.match_grain(fill, photo, hole, seed=s)[0] for s in (3, 3, 4))

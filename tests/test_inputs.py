@@ -166,6 +166,36 @@ def test_paths_count_from_the_table(here: Path) -> None:
     assert item.output == Path("s/../o/x.png")
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_results_of_photos_that_lie_outside_of_the_tables_folder_stay_in_the_output_folder(
+    here: Path, absolute: bool
+) -> None:
+    root = f"{here}/" if absolute else "../"
+    Path("tables").mkdir()
+    rows = ("s/a.png", "s/../t/s/a.png", "one.png")
+    Path("tables/j.csv").write_text("photo\n" + "".join(f"{root}{row}\n" for row in rows))
+    items = gather([], jobs=Path("tables/j.csv"), known=KNOWN, output="o")
+    assert outputs(items) == ["o/a.png", "o/s/a.png", "o/one.png"]
+    assert problems(items) == ["", "", ""]
+    Path("masks").mkdir()
+    Path("masks/one.png").write_bytes(b"x")
+    items = gather([], jobs=Path("tables/j.csv"), known=KNOWN, output="o", masks="masks")
+    assert [item.options.get("mask") for item in items] == [None, None, str(Path("masks/one.png"))]
+
+
+def test_rows_that_leave_a_folder_and_come_back_are_nested_under_the_output_folder(here: Path) -> None:
+    Path("s/j.csv").write_text("photo\nsub/../a.jpg\n../s/sub/a.png\n")
+    assert outputs(gather([], jobs=Path("s/j.csv"), known=KNOWN, output="o")) == ["o/a.jpg", "o/sub/a.png"]
+
+
+def test_masks_that_were_held_back_are_no_photos(here: Path) -> None:
+    for name in ("s/held/12ab/a-mask.png", "s/held/12ab/jobs.jsonl", "s/held/own.png", "s/held/mine/b.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"x")
+    found = [path.as_posix() for path in pictures(Path("s"))]
+    assert found == ["s/a.jpg", "s/a.png", "s/held/mine/b.png", "s/held/own.png", "s/sub/a.png"]
+
+
 def test_a_folder_as_output_of_a_row_keeps_the_photos_name(here: Path) -> None:
     assert outputs(table("j.csv", "photo,output\none.png,s\n")) == ["s/one.png"]
 

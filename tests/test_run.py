@@ -19,6 +19,7 @@ from jobs import StandIn, card, job, stepwise
 from toolkit.engines import EngineRun, FillJob, FillResult
 from toolkit.errors import Cancelled, EngineError, ParameterError, UnknownNameError
 from toolkit.geometry import Price
+from toolkit.journal import Journal
 from toolkit.recipe import Recipe
 from toolkit.run import Budget, Run, draw_seed
 
@@ -109,10 +110,22 @@ def test_a_budget_refuses_what_would_pass_it() -> None:
         assert run.budget.spent == pytest.approx(0.10)
         with pytest.raises(EngineError) as caught:
             list(run.child("other").fill(paid, [job()]))
-        assert str(caught.value) == "the limit of $0.12 would be passed: $0.1 spent, $0.05 more asked for"
+        assert str(caught.value) == "the limit of $0.12 would be passed: $0.1 spent or under way, $0.05 more asked for"
         assert len(engine.jobs) == 1
         run.budget.release(0.05)
         list(run.fill(paid, [job()]))
+
+
+def test_what_is_still_under_way_when_a_run_has_ended_begins_no_other() -> None:
+    journal = Journal()
+    with Run(workers=1, journal=journal) as run:
+        child = run.child("photo")
+        name = child.id
+        run.end("failed")
+        for one in (run, child):
+            with pytest.raises(Cancelled):
+                _ = one.id
+    assert [(one.id, one.state) for one in journal.runs()] == [(name, "failed")]
 
 
 def test_a_budget_is_never_passed_by_many_at_once() -> None:

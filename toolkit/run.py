@@ -52,7 +52,8 @@ class Budget:
         with self._lock:
             if self.limit is not None and self.spent + price > self.limit + 1e-9:
                 raise EngineError(
-                    f"the limit of ${self.limit:g} would be passed: ${self.spent:g} spent, ${price:g} more asked for"
+                    f"the limit of ${self.limit:g} would be passed: ${self.spent:g} spent or under way, "
+                    f"${price:g} more asked for"
                 )
             self.spent += price
 
@@ -79,7 +80,7 @@ class _Shared:
         self.pool = Pool(workers)
         self.budget, self.fresh, self.device = budget, fresh, device
         self.journal = journal
-        self.id = ""  # in the journal, once something asks for it
+        self.id, self.has_ended = "", False  # in the journal, once something asks for it
         self.given = dict(given)
         self.queues: dict[str, FillQueue] = {}
         self.opened: dict[str, Any] = {}
@@ -167,12 +168,22 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The run's name in the journal, where it is noted now if it is not yet."""
+        """The run's name in the journal, where it is noted now if it is not yet.
+
+        Raises:
+            Cancelled: when it has ended: what is still under way begins nothing more.
+        """
         return self.begin({})
 
     def begin(self, about: Mapping[str, Any], resumed: str = "") -> str:
-        """Note the run in the journal, once: what it is about, or that it goes on with `resumed`; returns its name."""
+        """Note the run in the journal, once: what it is about, or that it goes on with `resumed`; returns its name.
+
+        Raises:
+            Cancelled: when it has ended.
+        """
         with self._shared.lock:
+            if self._shared.has_ended:
+                raise Cancelled
             if not self._shared.id:
                 if resumed:
                     self.journal.reopen(resumed)
@@ -182,7 +193,7 @@ class Run:
     def end(self, state: Literal["ended", "failed", "cancelled"] = "ended") -> None:
         """Note how it ended, if it is in the journal."""
         with self._shared.lock:
-            name, self._shared.id = self._shared.id, ""
+            name, self._shared.id, self._shared.has_ended = self._shared.id, "", True
         if name:
             self.journal.end(name, state)
 

@@ -212,8 +212,8 @@ class _Grain:
         if len(order) < 8:
             return None
         groups = np.array_split(order, max(1, min(4, len(order) // 40)))
-        flat = [g[_is_flat(energy[:, g])] for g in groups]
-        kept = np.concatenate(flat)
+        flat = [some for g in groups if len(some := g[_is_flat(energy[:, g])])]  # a group may have none
+        kept = np.concatenate([*flat, order[:0]])
         if len(kept) < 8:
             return None
         samples = [band[kept].reshape(-1, channels).astype(np.float64) for band in stack]

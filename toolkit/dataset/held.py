@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.dataset.inputs import Item
+from toolkit.dataset.inputs import HELD, TABLE, Item
 from toolkit.dataset.targets import make_folder
 from toolkit.errors import HeldBack
-
-TABLE = "jobs.jsonl"
 
 _POINTING = frozenset(
     "box point not_point mask invert_mask subject text pick threshold segmenter detector generous".split()
@@ -26,7 +24,7 @@ _POINTING = frozenset(
 
 def folder_for(root: Path, run: str) -> Path:
     """Where a run's masks are held."""
-    return root / "held" / run
+    return root / HELD / run
 
 
 def row(item: Item, mask: Path, target: Path) -> dict[str, Any]:

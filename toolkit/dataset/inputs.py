@@ -22,6 +22,9 @@ PICTURES = frozenset(".jpg .jpeg .jpe .jfif .png .tif .tiff .webp .bmp .mpo".spl
 NOT_OPENED = frozenset(".heic .heif .avif .gif .psd .cr2 .cr3 .nef .arw .dng .raf .orf .rw2 .jxl .jp2".split())
 """Suffixes of pictures that are not understood: they are reported, not passed over."""
 
+HELD, TABLE = "held", "jobs.jsonl"
+"""Masks that were held back lie in a folder `held/<run>`, with a table; they are no photos."""
+
 STANDARD = "-"
 """Standard input or output."""
 
@@ -123,7 +126,9 @@ def pictures(folder: Path, *, beside: str | None = None) -> list[Path]:
         names[:] = sorted(
             name
             for name in names
-            if not name.startswith(".") and os.path.realpath(os.path.join(directory, name)) != results
+            if not name.startswith(".")
+            and os.path.realpath(os.path.join(directory, name)) != results
+            and not (os.path.basename(directory) == HELD and os.path.isfile(os.path.join(directory, name, TABLE)))
         )
         for file in files:
             if not file.startswith(".") and Path(file).suffix.lower() in PICTURES | NOT_OPENED:
@@ -269,7 +274,7 @@ def _paired(item: Item, root: Path, masks: str | None) -> Item:
         return replace(item, options={**item.options, "mask": masks})
     if isinstance(item.source, bytes):
         return replace(item, problem=MaskError("standard input has no name to pair a mask with; give a mask file"))
-    relative = item.source.relative_to(root)
+    relative = _below(item.source, root)
     for stem in (relative.name, relative.stem, f"{relative.stem}_mask", f"{relative.stem}-mask"):
         for place in (folder / relative.parent, folder):
             for suffix in (".png", ".tif", ".tiff", ".bmp", ".webp", ".jpg", ".jpeg", ".gif"):
@@ -323,12 +328,20 @@ def _made(item: Item, root: Path, folder: Path | None, verb: str, suffix: str) -
     if isinstance(item.source, bytes):
         return None if folder is None or item.problem else folder / f"standard-input{suffix or '.png'}"
     if folder is not None:
-        target = folder / item.source.relative_to(root)
+        target = folder / _below(item.source, root)
     elif verb:
         target = item.source.with_name(f"{item.source.stem}-{verb}{item.source.suffix}")
     else:
         return None
     return target.with_suffix(suffix) if suffix else target
+
+
+def _below(photo: Path, root: Path) -> Path:
+    """The photo's path from `root`; its name alone where it lies elsewhere, as a table's rows may."""
+    try:
+        return Path(os.path.abspath(photo)).relative_to(os.path.abspath(root))
+    except ValueError:
+        return Path(photo.name)
 
 
 def takes_names(output: str, count: int, paths: Sequence[str]) -> bool:

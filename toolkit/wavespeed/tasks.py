@@ -285,11 +285,13 @@ class _Task:
             except EngineError as failure:
                 problem = failure
         said = f"the picture of task {id} cannot be had: {problem}"
-        if not isinstance(problem, Lost | Unreachable | ServiceError) or getattr(problem, "kind", "") == "missing":
+        if getattr(problem, "kind", "") == "missing":
             raise self._gone(said)
-        raise EngineError(
-            f"{self._order.name or self._order.model}: {said}; it is paid: `inpaint resume` tries again, without paying"
-        )
+        paid = "it is paid: the same command or `inpaint resume` tries again, without paying"
+        if not isinstance(problem, Lost | Unreachable | ServiceError):  # it came, and is not what was asked for
+            self._claim.unknown(said)
+            paid += "; --fresh pays for another"
+        raise EngineError(f"{self._order.name or self._order.model}: {said}; {paid}")
 
     def _kept(self, entry: Entry) -> Answer:
         facts = {**entry.answer, "kept": True}
