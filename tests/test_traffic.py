@@ -83,6 +83,14 @@ def test_with_a_proxy_that_is_none_nothing_is_sent() -> None:
         asked(Traffic(SERVICE, "carrier-pigeon://coop"))
 
 
+def test_a_proxy_that_is_not_there_is_named_and_its_password_is_not() -> None:
+    with pytest.raises(
+        Unreachable, match=r"cannot be reached through the proxy 127.0.0.1 \("
+    ) as caught:
+        asked(Traffic(SERVICE, "http://user:secret@127.0.0.1:9"))
+    assert "secret" not in str(caught.value)
+
+
 def test_bytes_that_come_all_the_time_do_not_keep_it_from_being_cancelled() -> None:
     patience = Patience()
     began = time.monotonic()

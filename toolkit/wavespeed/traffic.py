@@ -97,9 +97,9 @@ class Traffic:
         until = time.monotonic() + total
         try:
             scheme, host, target = _parts(address)
-            line = self._line(scheme, host, cancelled, until)
-        except (OSError, http.client.HTTPException, ValueError) as problem:
-            raise Unreachable(f"WaveSpeed: {_host(address)} cannot be reached ({_reason(problem)})") from None
+        except ValueError as problem:
+            raise Unreachable(f"WaveSpeed: {_host(address)} cannot be reached ({problem})") from None
+        line = self._line(scheme, host, cancelled, until)
         given = {"Host": host, "Accept-Encoding": "identity", **line.route.headers, **headers}
         kept = False
         line.patience.begin(cancelled, until, read)
@@ -120,7 +120,11 @@ class Traffic:
                 line.stream.end()
 
     def _line(self, scheme: str, host: str, cancelled: Callable[[], bool], until: float) -> _Line:
-        """A connection that is still good, the one used last, or else a new one."""
+        """A connection that is still good, the one used last, or else a new one.
+
+        Raises:
+            Unreachable: when none can be made.
+        """
         idle = self._idle.get((scheme, host), ())
         while idle:
             try:
@@ -133,9 +137,14 @@ class Traffic:
         proxy = self._proxy or (
             of_environment(scheme, urlsplit(f"//{host}").hostname or "") if self._environment else ""
         )
-        new, patience = route(scheme, host, proxy, self._connect, self._context), Patience()
+        patience = Patience()
         patience.begin(cancelled, until)
-        return _Line(new, Stream(aside(new.connect, patience, lambda late: late.close()), patience), patience)
+        try:
+            new = route(scheme, host, proxy, self._connect, self._context)
+            return _Line(new, Stream(aside(new.connect, patience, lambda late: late.close()), patience), patience)
+        except (OSError, http.client.HTTPException, ValueError) as problem:
+            by = f" through the proxy {urlsplit(proxy).hostname}" if proxy else ""
+            raise Unreachable(f"WaveSpeed: {host} cannot be reached{by} ({_reason(problem)})") from None
 
     def _context(self) -> ssl.SSLContext:
         """Whom to trust, read once: that takes as long as a hundred exchanges."""
