@@ -84,9 +84,7 @@ def test_with_a_proxy_that_is_none_nothing_is_sent() -> None:
 
 
 def test_a_proxy_that_is_not_there_is_named_and_its_password_is_not() -> None:
-    with pytest.raises(
-        Unreachable, match=r"cannot be reached through the proxy 127.0.0.1 \("
-    ) as caught:
+    with pytest.raises(Unreachable, match=r"cannot be reached through the proxy 127.0.0.1 \(") as caught:
         asked(Traffic(SERVICE, "http://user:secret@127.0.0.1:9"))
     assert "secret" not in str(caught.value)
 
