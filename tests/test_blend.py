@@ -241,7 +241,7 @@ def test_grain_follows_brightness() -> None:
     assert 1.4 < bright / dark < 2.6  # 3.8 / 2.2 = 1.7
 
 
-def test_brightness_that_nowhere_is_flat_leaves_the_fill_as_it_is() -> None:
+def test_brightness_that_is_flat_nowhere_is_passed_over() -> None:
     """A bright half whose blocks are either fine or coarse: none is among the flattest in both bands."""
     random, (height, width) = np.random.default_rng(3), (320, 320)
     rows, columns = np.mgrid[:height, :width]

@@ -73,7 +73,7 @@ class FillJob:
         """Hash (sha256, hexadecimal) of everything that shapes the answer; the job's name does not."""
         state = hashlib.sha256()
         for array in (self.pixels, self.mask, self.blocked):
-            _hash(array, state)
+            _add_to(state, array)
         rest = {"prompt": self.prompt, "seeds": self.seeds, "parameters": dict(self.parameters), "card": self.card}
         state.update(json.dumps(rest, sort_keys=True).encode())
         return state.hexdigest()
@@ -144,7 +144,7 @@ class EnhanceJob:
         """Hash (sha256, hexadecimal) of everything that shapes the answer; the job's name does not."""
         state = hashlib.sha256()
         for array in (self.picture, self.hole):
-            _hash(array, state)
+            _add_to(state, array)
         state.update(json.dumps([self.prompt, self.surroundings.text, self.card]).encode())
         return state.hexdigest()
 
@@ -322,13 +322,14 @@ class Enhancer(Protocol):
         ...
 
 
-def _hash(array: Bytes, state: hashlib._Hash) -> None:
-    state.update(f"{array.shape}{_name(array.dtype)}".encode())
+def _add_to(state: hashlib._Hash, array: Bytes) -> None:
+    """Have an array's shape, dtype and values count in a hash."""
+    state.update(f"{array.shape}{_dtype_name(array.dtype)}".encode())
     state.update(np.ascontiguousarray(array).data)
 
 
-_name = cache(str)
-"""A dtype's: numpy takes longer to say it than to hash a small array."""
+_dtype_name = cache(str)
+"""Kept: numpy takes longer to say it than to hash a small array."""
 
 
 def adapter(card: Card) -> Any:
