@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jobs import StandIn, card, job
 
+from toolkit.dataset import runner
 from toolkit.dataset.inputs import Item
-from toolkit.dataset.runner import run_all
+from toolkit.dataset.runner import Outcome, run_all
 from toolkit.errors import Cancelled, InputError, PhotoError
 from toolkit.run import Run
 
@@ -79,8 +82,84 @@ def test_no_more_are_in_flight_than_said() -> None:
         return {}
 
     with Run(workers=1) as run:
-        assert len(list(run_all(items(*"abcdefghij"), slow, run, in_flight=3))) == 10
+        assert len(list(run_all(items(*"abcdefghij"), slow, run, at_work=3))) == 10
     assert most == 3
+
+
+class Watched:
+    """Has a job filled for each photo, and counts photos under way and at work on this machine."""
+
+    def __init__(self, wait: Callable[[], object], in_flight: int = 8, concurrency: str = "network") -> None:
+        self.card = card("far", concurrency=concurrency, in_flight=in_flight)
+        self.engine = StandIn(wait=wait)
+        self.under_way = self.at_work = self.most_under_way = self.most_at_work = 0
+        self._lock = threading.Lock()
+
+    def _count(self, under_way: int, at_work: int) -> None:
+        with self._lock:
+            self.under_way += under_way
+            self.at_work += at_work
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            self.most_at_work = max(self.most_at_work, self.at_work)
+
+    def __call__(self, item: Item, run: Run) -> dict[str, Any]:
+        self._count(1, 1)
+        time.sleep(0.01)
+        self._count(0, -1)
+        list(run.fill(self.card, [job(item.name)]))
+        self._count(0, 1)
+        time.sleep(0.01)
+        self._count(-1, -1)
+        return {}
+
+    def run_all(self, count: int, at_work: int) -> list[Outcome]:
+        with Run(workers=1, engines={"far": (self.card, self.engine)}) as run:
+            return list(run_all(items(*map(str, range(count))), self, run, at_work=at_work))
+
+
+def test_photos_that_wait_for_an_engine_elsewhere_leave_their_place_to_others() -> None:
+    watched = Watched(threading.Barrier(8, timeout=60).wait)
+    outcomes = watched.run_all(16, at_work=2)
+    assert [outcome.error for outcome in outcomes] == [None] * 16
+    assert watched.most_at_work <= 2
+    assert watched.engine.most_at_once == 8
+
+
+def test_no_more_photos_are_under_way_than_the_engine_elsewhere_takes() -> None:
+    watched = Watched(lambda: time.sleep(0.02), in_flight=3)
+    watched.run_all(20, at_work=2)
+    assert 3 <= watched.most_under_way <= 5
+
+
+def test_an_engine_on_this_machine_is_waited_for_in_place() -> None:
+    watched = Watched(lambda: time.sleep(0.02), concurrency="gpu")
+    watched.run_all(8, at_work=2)
+    assert watched.most_under_way == 2
+
+
+def test_where_memory_is_short_no_others_are_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = iter([0.9, 0.9, 0.9, *[0.1] * 1000])
+    monkeypatch.setattr(runner, "share_left", lambda: next(left))
+    watched = Watched(lambda: time.sleep(0.02))
+    assert len(watched.run_all(20, at_work=2)) == 20
+    assert 2 <= watched.most_under_way <= 5
+
+
+def test_cancelling_ends_photos_that_wait_elsewhere_or_for_their_place() -> None:
+    begun = threading.Barrier(9, timeout=60)
+    free = threading.Event()
+    watched = Watched(lambda: (begun.wait(), free.wait(60)))
+    with Run(workers=1, engines={"far": (watched.card, watched.engine)}) as run:
+        outcomes = run_all(items(*map(str, range(30))), watched, run, at_work=1)
+        threading.Thread(target=lambda: (begun.wait(), run.cancel())).start()
+        with pytest.raises(Cancelled):
+            for outcome in outcomes:
+                assert isinstance(outcome.error, Cancelled)
+        free.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("edit "):
+                thread.join(60)
+                assert not thread.is_alive()
 
 
 def test_cancelling_ends_and_keeps_what_is_done() -> None:
@@ -91,7 +170,7 @@ def test_cancelling_ends_and_keeps_what_is_done() -> None:
         return {}
 
     with Run(workers=1) as run:
-        outcomes = run_all(items(*"abcdef"), waiting, run, in_flight=2)
+        outcomes = run_all(items(*"abcdef"), waiting, run, at_work=2)
         assert next(outcomes).item.name == "a"
         run.cancel()
         with pytest.raises(Cancelled):
@@ -109,7 +188,7 @@ def test_a_caller_that_stops_listening_cancels_the_rest() -> None:
         return {}
 
     with Run(workers=1) as run:
-        outcomes = run_all(items(*"abcdef"), noting, run, in_flight=1)
+        outcomes = run_all(items(*"abcdef"), noting, run, at_work=1)
         next(outcomes)
         outcomes.close()  # type: ignore[attr-defined]
         assert run.cancelled()

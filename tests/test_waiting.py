@@ -98,6 +98,28 @@ def test_turns_come_in_order_and_pass_over_who_was_cancelled() -> None:
         seen.append("again")
 
 
+def test_several_have_their_turn_at_once_and_who_had_one_goes_first() -> None:
+    line, seen = Line(2), list[str]()
+
+    def work(name: str) -> None:
+        line.take(lambda: False, again=name.startswith("again"))
+        seen.append(name)
+        line.leave()
+
+    line.take(lambda: True)
+    line.take(lambda: True)
+    threads = []
+    for name in ("first", "second", "again 1", "again 2"):
+        threads.append(threading.Thread(target=work, args=(name,)))
+        threads[-1].start()
+        while len(line._waiters) + len(line._first) < len(threads):
+            time.sleep(0.001)
+    line.leave()
+    for thread in threads:
+        thread.join(20.0)
+    assert seen == ["again 1", "again 2", "first", "second"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_is_in_nobodys_line() -> None:
     line = Line()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -19,6 +20,9 @@ from toolkit.queues import FillQueue, finished, open_queue
 from toolkit.workers import Pool
 
 T = TypeVar("T")
+
+Elsewhere = Callable[[], contextlib.AbstractContextManager[None]]
+"""Goes around waiting for another machine, so that another edit can be worked on here meanwhile."""
 
 
 class Progress(Protocol):
@@ -83,6 +87,7 @@ class _Shared:
         self.id, self.has_ended = "", False  # in the journal, once something asks for it
         self.given = dict(given)
         self.queues: dict[str, FillQueue] = {}
+        self.calls_at_once = 0
         self.opened: dict[str, Any] = {}
         self.lock = threading.Lock()
 
@@ -122,11 +127,14 @@ class Run:
         self._progress = progress
         self._cancel = threading.Event()
         self._parent: Run | None = None
+        self._elsewhere: Elsewhere = contextlib.nullcontext
         journal = journal or Journal(library.state_folder())
         budget = Budget(max_cost)
         self._shared = _Shared(workers or cores(), budget, fresh, journal, devices.checked(device), engines or {})
 
-    def child(self, name: str, seed: int | None = None, progress: Progress | None = None) -> Run:
+    def child(
+        self, name: str, seed: int | None = None, progress: Progress | None = None, elsewhere: Elsewhere | None = None
+    ) -> Run:
         """A run for one edit: it shares queues, budget and journal, and has its own seed, progress and cancel."""
         child = Run.__new__(Run)
         child.name = name
@@ -135,6 +143,7 @@ class Run:
         child._progress = progress or self._progress
         child._cancel = threading.Event()
         child._parent = self
+        child._elsewhere = elsewhere or self._elsewhere
         child._shared = self._shared
         return child
 
@@ -288,8 +297,27 @@ class Run:
             if card.name not in self._shared.queues:
                 engine: Filler | None = self._shared.given.get(card.name, (card, None))[1]
                 self._shared.queues[card.name] = open_queue(card, self._shared.pool, engine)
+                if card.concurrency == "network":
+                    self._shared.calls_at_once += card.in_flight
             waiting = self._shared.queues[card.name]
-        return waiting.submit(jobs, self)
+        results = waiting.submit(jobs, self)
+        for _ in jobs:
+            with self.elsewhere(card):
+                result = next(results)
+            yield result
+
+    def elsewhere(self, card: Card) -> contextlib.AbstractContextManager[None]:
+        """Goes around waiting for the card's engine: while that works on another machine, another edit does on this.
+
+        Raises:
+            Cancelled: at its end, when the run was cancelled meanwhile.
+        """
+        return self._elsewhere() if card.concurrency == "network" else contextlib.nullcontext()
+
+    @property
+    def calls_at_once(self) -> int:
+        """Calls that the engines on the network that were asked so far take at once."""
+        return self._shared.calls_at_once
 
     def segmenter(self, card: Card) -> Segmenter:
         """The card's segmenter, opened once."""

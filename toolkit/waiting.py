@@ -109,16 +109,22 @@ def wait(seconds: float, cancelled: Callable[[], bool]) -> None:
 
 
 class Line:
-    """Threads that take turns, first come, first served."""
+    """Threads that take turns, first come, first served.
 
-    def __init__(self) -> None:
+    Args:
+        at_once: how many have their turn at the same time.
+    """
+
+    def __init__(self, at_once: int = 1) -> None:
+        self._at_once = at_once
         self._fresh()
         after_fork(self, Line._fresh)
 
     def _fresh(self) -> None:
         self._mutex = threading.Lock()
         self._waiters: deque[_Waiter] = deque()
-        self._taken = False
+        self._first: deque[_Waiter] = deque()
+        self._free = self._at_once
 
     @contextlib.contextmanager
     def turn(self, cancelled: Callable[[], bool]) -> Iterator[None]:
@@ -130,22 +136,35 @@ class Line:
         Raises:
             Cancelled: when it said so before it was one's turn.
         """
-        with self._mutex:
-            waiter = _watch.add(cancelled) if self._taken else None
-            if waiter:
-                self._waiters.append(waiter)
-            self._taken = True
+        self.take(cancelled)
         try:
-            if waiter:
-                _watch.wait(waiter)
             yield
         finally:
-            if waiter is None or waiter.called:
-                self._next()
+            self.leave()
 
-    def _next(self) -> None:
+    def take(self, cancelled: Callable[[], bool], *, again: bool = False) -> None:
+        """Wait for one's turn, as `turn` does.
+
+        Args:
+            again: go before those who have not had one yet.
+        """
         with self._mutex:
-            while self._waiters:
-                if _watch.call(self._waiters.popleft()):
+            if self._free:
+                self._free -= 1
+                return
+            waiter = _watch.add(cancelled)
+            (self._first if again else self._waiters).append(waiter)
+        try:
+            _watch.wait(waiter)
+        except BaseException:
+            if waiter.called:
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """End one's turn."""
+        with self._mutex:
+            while waiting := self._first or self._waiters:
+                if _watch.call(waiting.popleft()):
                     return
-            self._taken = False
+            self._free += 1

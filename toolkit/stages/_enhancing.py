@@ -76,7 +76,8 @@ def _decided(job: EnhanceJob, card: Card, run: Run) -> _Decision:
 
 def _asked(job: EnhanceJob, card: Card, run: Run) -> _Decision:
     try:
-        found: EnhanceResult = run.enhancer(card).enhance(job, run)
+        with run.elsewhere(card):
+            found: EnhanceResult = run.enhancer(card).enhance(job, run)
     except EngineError as problem:
         return _Decision(job.prompt, trouble=str(problem))
     return _Decision(found.prompt or job.prompt, found.price, found.trouble, found.facts)
