@@ -183,6 +183,101 @@ def test_a_limit_is_never_passed(service: Server) -> None:
     assert len(list(Path("out").glob("*.png"))) == 2
 
 
+def test_a_photo_s_calls_are_paid_all_or_none_within_a_limit(service: Server) -> None:
+    command = ("remove-object", "p.png", *MASK, "--overwrite", "--num-images")
+    answer = call(*command, "4", "--max-cost", "0.1")
+    assert answer.code == 1
+    assert answer.sentence == "the limit of $0.1 would be passed: $0 spent or under way, $0.14 more asked for"
+    assert service.requests == []
+    assert (runs()[-1]["paid"], runs()[-1]["perhaps_paid"]) == (0, 0)
+    assert call(*command, "2", "--max-cost", "0.1").code == 0
+    assert call(*command, "4", "--max-cost", "0.07").code == 0, "two of the four are paid and kept"
+    assert len(service.accepted) == 4
+
+
+def test_a_run_that_met_its_limit_is_taken_up_with_another(service: Server) -> None:
+    folder(4)
+    assert call("remove-object", "in", *MASK, "-o", "out", "--max-cost", "0.07").code == 3
+    answer = call("resume")
+    assert answer.code == 3
+    assert "the limit of $0.07 would be passed: $0.07 spent" in answer.err
+    answer = call("resume", "--max-cost", "0.14")
+    assert answer.code == 0, answer.err
+    assert "2 of 2 photos done; 2 were before" in answer.text
+    assert len(service.accepted) == 4
+    assert [run["paid"] for run in runs()] == [pytest.approx(0.14)]
+
+
+def test_what_is_paid_and_kept_is_neither_planned_nor_asked_about(service: Server) -> None:
+    folder(12)
+    command = ("remove-object", "in", *MASK, "-o", "out", "--overwrite")
+    assert call(*command, "--yes").code == 0
+    planned = report(*command, "-n")["items"]
+    assert [(item["calls"], item["kept"], item["price"]["total"]) for item in planned] == [(0, 1, 0)] * 12
+    assert not any(item["data_leaves_machine"] or item["leaves_for"] for item in planned)
+    said = call(*command, "-n").text
+    assert "1 picture paid before and kept, free" in said
+    assert "0 calls, $0.00 at most, about 0 s, 12 more are paid and kept in all" in said
+    again = call(*command)
+    assert again.code == 0, again.err
+    assert len(service.accepted) == 12
+    for changes in (("--fresh",), ("--prompt", "a meadow"), ("--seed", "1"), ("--num-images", "13")):
+        planned = report(*command, *changes, "-n")["items"]
+        owed = 12 if changes[0] == "--num-images" else 1
+        assert [item["calls"] for item in planned] == [owed] * 12, changes
+    assert call(*command, "--fresh").code == 2
+    assert len(service.accepted) == 12
+
+
+def test_painted_backgrounds_that_are_kept_are_not_planned_again(service: Server) -> None:
+    painted = ("swap-background", "p.png", *MASK, "--background-prompt", "a plain wall", "--overwrite")
+    for shared in ((), ("--share-background",)):
+        (before,) = report(*painted, *shared, "-n")["items"]
+        assert call(*painted, *shared).code == 0
+        (after,) = report(*painted, *shared, "-n")["items"]
+        assert (before["calls"], before["kept"], after["calls"], after["kept"]) == (1, 0, 0, 1)
+
+
+def test_the_time_expected_of_calls_made_together_is_not_their_sum() -> None:
+    card = Path("configuration/models/fill/wavespeed-flux-fill-dev.yaml")
+    card.write_text(card.read_text().replace("per_call: 0", "per_call: 5"))
+    planned = report("remove-object", "p.png", *MASK, "--num-images", "4", "-n")["items"][0]
+    assert planned["seconds_expected"] == pytest.approx(5, abs=0.2)
+    assert planned["seconds_of_calls"] == pytest.approx(20, abs=0.2)
+    assert planned["rate"] == {"per_minute": 3000, "at_once": 128}
+    settings = Path("configuration/settings.yaml")
+    settings.write_text(settings.read_text().replace("gold", "bronze"))
+    folder(11)
+    answer = call("remove-object", "in", *MASK, "-o", "out", "-n")
+    assert "11 calls, $0.39 at most, about 65 s in all" in answer.text, "ten in a minute, then one"
+
+
+def test_a_dry_run_names_the_enhancer_and_what_keeps_it_from_running() -> None:
+    command = ("remove-object", "p.png", *MASK, "--prompt", "a meadow", "-n", "--enhance")
+    planned = report(*command, "chat")["items"][0]
+    assert planned["engines"]["enhance"] == ["chat"]
+    assert any("chat cannot run here: it has no model" in note for note in planned["notes"])
+    assert "enhance by offline" in call(*command, "offline").text
+
+
+def test_a_dry_run_of_a_mask_that_would_be_held_sends_nothing() -> None:
+    noise = np.random.default_rng(0).integers(100, 130, (200, 300, 3)).astype(np.uint8)
+    Image.fromarray(noise).save("noise.png")
+    command = ("remove-object", "noise.png", "--point", "150,100", *MODEL, "-n")
+    planned = report(*command)["items"][0]
+    assert (planned["held"], planned["calls"], planned["data_leaves_machine"], planned["leaves_for"]) == (
+        True, 0, False, [],
+    )  # fmt: skip
+    assert "its mask would be held back, so nothing leaves this machine" in call(*command).text
+    Path("two").mkdir()
+    for name in ("a", "b"):
+        Path(f"two/{name}.png").write_bytes(Path("noise.png").read_bytes())
+    assert (
+        "0 calls, $0.00 at most, about 0 s, 2 held back in all"
+        in call("remove-object", "two", *command[2:], "-o", "out").text
+    )
+
+
 def test_refused_calls_give_their_money_back(service: Server) -> None:
     service.fault("submit", 429, times=2, retry_after=0)
     answer = call("remove-object", "p.png", *MASK, "--max-cost", "0.035")

@@ -260,4 +260,30 @@ def test_estimate() -> None:
     assert known.currency == "USD"
     megapixels = sum(window.size.megapixels for window in passes[0])
     assert known.seconds == pytest.approx(3 * (2 * 1.0 + megapixels * 2.0))
-    assert planning.estimate(passes, 1, Price(), pace=None).seconds is None
+    assert known.longest == pytest.approx(max(1.0 + window.size.megapixels * 2.0 for window in passes[0]))
+    unknown = planning.estimate(passes, 1, Price(), pace=None)
+    assert (unknown.seconds, unknown.longest) == (None, None)
+    rest = planning.estimate(passes, 3, Price(0.05), pace=2.0, per_call=1.0, kept={0: 3, 1: 1})
+    assert (rest.calls, rest.price) == (2, 0.1)
+    assert rest.seconds == pytest.approx(2 * (1.0 + passes[0][1].size.megapixels * 2.0))
+    assert planning.estimate(passes, 1, Price(0.05), pace=2.0, kept={0: 1, 1: 1}).longest == 0
+
+
+@pytest.mark.parametrize(
+    ("calls", "at_once", "per_minute", "seconds"),
+    [
+        (1, 3, 10, 5.0),
+        (3, 3, 10, 5.0),
+        (6, 3, 10, 10.0),
+        (10, 3, 10, 50 / 3),
+        (11, 100, 10, 65.0),
+        (21, 100, 10, 125.0),
+        (200, 64, None, 1000 / 64),
+        (0, 3, 10, 0.0),
+    ],
+)
+def test_the_time_calls_take_follows_from_how_many_may_be_under_way_and_begin(
+    calls: int, at_once: int, per_minute: int | None, seconds: float
+) -> None:
+    longest = 5.0 if calls else 0.0
+    assert planning.wall_clock(calls, 5.0 * calls, longest, at_once, per_minute) == pytest.approx(seconds)

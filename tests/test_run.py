@@ -149,6 +149,34 @@ def test_a_budget_is_never_passed_by_many_at_once() -> None:
     assert len(refused) == 20
 
 
+def test_what_is_allotted_is_spent_by_its_calls_and_the_rest_given_back() -> None:
+    with Run(workers=1, max_cost=1.0) as run:
+        with run.allotted(0.6) as photo:
+            with pytest.raises(EngineError):
+                run.reserve(0.5)
+            photo.reserve(0.2)
+            photo.release(0.2)  # it was refused, and is asked again
+            photo.reserve(0.2)
+            photo.reserve(0.2)
+            assert run.budget.spent == pytest.approx(0.6)
+        assert run.budget.spent == pytest.approx(0.4)
+        photo.release(0.2)  # a call that was given up ends later
+        photo.reserve(0.3)
+        assert run.budget.spent == pytest.approx(0.5)
+        with pytest.raises(EngineError, match=r"the limit of \$1 would be passed"), run.allotted(0.6):
+            pytest.fail("was allotted")
+        assert run.budget.spent == pytest.approx(0.5)
+
+
+def test_an_allotment_takes_more_than_was_set_aside_only_within_the_limit() -> None:
+    with Run(workers=1, max_cost=1.0) as run, run.allotted(0.5) as photo:
+        photo.reserve(0.7)
+        with pytest.raises(EngineError):
+            photo.reserve(0.4)
+        photo.reserve(0.3)
+        assert run.budget.spent == pytest.approx(1.0)
+
+
 def test_engines_given_are_found_by_name_and_task() -> None:
     given = card("mine")
     with Run(workers=1, engines={"mine": (given, StandIn())}) as run:

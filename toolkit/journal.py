@@ -25,6 +25,7 @@ from toolkit.turns import Turns
 
 __all__ = ["Claim", "Entry", "ItemEntry", "Journal", "Kind", "RunEntry", "State"]
 
+_FILE = "journal.sqlite3"
 _VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (
@@ -73,7 +74,8 @@ class Journal:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder, self.trouble = folder, ""
-        self._database = Database(folder / "journal.sqlite3" if folder else None, _VERSION, _SCHEMA)
+        self._asked: dict[tuple[str, str, str, str], bool] = {}
+        self._database = Database(folder / _FILE if folder else None, _VERSION, _SCHEMA)
         self._owner = Owner(folder)
         self._attempts = Attempts(self._database, Results(folder / "results" if folder else None), self._owner)
         self.addresses, self._turns = Addresses(self._attempts), Turns()
@@ -194,6 +196,30 @@ class Journal:
             EngineError: when the journal cannot be opened.
         """
         return bool(self._database.read("SELECT 1 FROM job WHERE remote = ? AND remote != '' LIMIT 1", (remote,)))
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything may be written down: a look into a journal that is not there would make it."""
+        return self.folder is None or (self.folder / _FILE).exists()
+
+    def has_asked(self, model: str, size: str, field: str, text: str) -> bool:
+        """Whether a model was ever asked for something of a size with `text` as its parameter `field`.
+
+        What was found last is remembered for as long as the journal is open, so that thousands may ask.
+
+        Raises:
+            EngineError: when the journal cannot be opened.
+        """
+        key = (model, size, field, text)
+        if key not in self._asked:
+            self._asked[key] = bool(
+                self._database.read(
+                    "SELECT 1 FROM job WHERE model = ? AND size = ? AND seconds IS NOT NULL "
+                    "AND json_extract(request, '$.inputs.' || ?) = ? LIMIT 1",
+                    key,
+                )
+            )
+        return self._asked[key]
 
     def typical(self, model: str, size: str, guess: Callable[[str], float]) -> float | None:
         """Seconds most jobs of this kind take at least: the lower quartile of the last 50; None where none is known.

@@ -6,9 +6,10 @@ Pure decisions: nothing here reads a pixel of the photo or runs an engine.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,19 @@ _MANY = 400
 
 @dataclass(frozen=True)
 class Plan:
-    """What filling will take: windows, calls, price and expected seconds (None where the card does not say)."""
+    """What filling will take: windows, calls, price and expected seconds (None where the card does not say).
+
+    Attributes:
+        seconds: of all calls together.
+        longest: from the first to the last where all calls of a pass are under way at once.
+    """
 
     passes: tuple[tuple[Window, ...], ...]
     calls: int
     price: float
     currency: str
     seconds: float | None
+    longest: float | None
 
 
 def plan(
@@ -187,13 +194,39 @@ def fit(hole: Mask, frame: Box, limits: Limits, *, size: Size | None = None, con
 
 
 def estimate(
-    passes: tuple[tuple[Window, ...], ...], images: int, price: Price, pace: float | None, per_call: float = 0.0
-) -> Plan:
-    """Calls, price and expected seconds: `per_call` a call and `pace` seconds for each working megapixel."""
-    windows = [window for one in passes for window in one]
-    calls = len(windows) * images
-    seconds = None if pace is None else sum(window.size.megapixels * pace + per_call for window in windows) * images
-    return Plan(passes, calls, price.of(calls), price.currency, seconds)
+    passes: tuple[tuple[Window, ...], ...], images: int, price: Price, pace: float | None, per_call: float = 0.0,
+    kept: Mapping[int, int] = MappingProxyType({}),
+) -> Plan:  # fmt: skip
+    """Calls, price and expected seconds: `per_call` a call and `pace` seconds for each working megapixel.
+
+    Args:
+        kept: for windows of the first pass, by number, how many of their images are there already.
+    """
+    calls, seconds, longest = 0, 0.0, 0.0
+    for number, windows in enumerate(passes):
+        owed = [images - (kept.get(index, 0) if number == 0 else 0) for index in range(len(windows))]
+        each = [(window.size.megapixels * (pace or 0.0) + per_call) for window in windows]
+        calls += sum(owed)
+        seconds += sum(one * count for one, count in zip(each, owed, strict=True))
+        longest += max((one for one, count in zip(each, owed, strict=True) if count), default=0.0)
+    known = pace is not None
+    return Plan(
+        passes, calls, price.of(calls), price.currency, seconds if known else None, longest if known else None
+    )  # fmt: skip
+
+
+def wall_clock(calls: int, seconds: float, longest: float, at_once: int, per_minute: int | None) -> float:
+    """Seconds that calls take, so many at once, of which no more begin in a minute.
+
+    Args:
+        calls: how many.
+        seconds: they take together.
+        longest: the longest of them, or of those that wait for each other.
+        at_once: how many are under way at the same time.
+        per_minute: how many may begin in any 60 seconds; None for any number.
+    """
+    turns = 0 if per_minute is None or not calls else (calls - 1) // per_minute
+    return max(seconds / max(1, min(at_once, calls)), longest + 60.0 * turns)
 
 
 def described(passes: tuple[tuple[Window, ...], ...]) -> list[dict[str, Any]]:

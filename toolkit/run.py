@@ -67,6 +67,36 @@ class Budget:
             self.spent -= price
 
 
+class _Allotment:
+    """Dollars of a budget that are set aside for calls which are of use together only."""
+
+    def __init__(self, budget: Budget, price: float) -> None:
+        self._budget, self._left, self._is_open = budget, price, True
+        self._lock = threading.Lock()
+        budget.reserve(price)
+
+    def reserve(self, price: float) -> None:
+        """As `Budget.reserve`, from what is set aside as far as it goes."""
+        with self._lock:
+            own = min(price, self._left)
+            self._budget.reserve(price - own)
+            self._left -= own
+
+    def release(self, price: float) -> None:
+        """As `Budget.release`."""
+        with self._lock:
+            if self._is_open:
+                self._left += price
+            else:
+                self._budget.release(price)
+
+    def close(self) -> None:
+        """Give back what was not needed; calls still under way may release theirs later."""
+        with self._lock:
+            self._budget.release(self._left)
+            self._left, self._is_open = 0.0, False
+
+
 def cores() -> int:
     """Processor cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -128,6 +158,7 @@ class Run:
         self._cancel = threading.Event()
         self._parent: Run | None = None
         self._elsewhere: Elsewhere = contextlib.nullcontext
+        self._allotment: _Allotment | None = None
         journal = journal or Journal(library.state_folder())
         budget = Budget(max_cost)
         self._shared = _Shared(workers or cores(), budget, fresh, journal, devices.checked(device), engines or {})
@@ -144,6 +175,7 @@ class Run:
         child._cancel = threading.Event()
         child._parent = self
         child._elsewhere = elsewhere or self._elsewhere
+        child._allotment = self._allotment
         child._shared = self._shared
         return child
 
@@ -230,11 +262,25 @@ class Run:
         Raises:
             EngineError: when the limit would be passed.
         """
-        self.budget.reserve(price)
+        (self._allotment or self.budget).reserve(price)
 
     def release(self, price: float) -> None:
         """Give back what was set aside and certainly not spent."""
-        self.budget.release(price)
+        (self._allotment or self.budget).release(price)
+
+    @contextlib.contextmanager
+    def allotted(self, price: float) -> Iterator[Run]:
+        """A child for which dollars are set aside as long as the block takes: its calls are paid all or none.
+
+        Raises:
+            EngineError: when the limit would be passed; nothing is set aside then.
+        """
+        child = self.child(self.name)
+        child._allotment = _Allotment(self.budget, price)
+        try:
+            yield child
+        finally:
+            child._allotment.close()
 
     def warm(self) -> None:
         """Start a worker process now, so that it is ready when the first stage asks for it."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from toolkit import cards
+from toolkit import cards, planning
 from toolkit.cards import Card
 from toolkit.dataset.inputs import Item
 from toolkit.dataset.runner import Work, run_all
@@ -31,15 +31,19 @@ class Bill:
 
     Attributes:
         calls: of paid engines.
-        price: dollars, at most: what the journal holds already costs nothing.
+        price: dollars, at most.
         seconds: expected; None where a card does not say.
         photos: that could be planned.
+        kept: images that an earlier run paid for and that are there, besides the calls.
+        held: photos whose masks would be held back.
     """
 
     calls: int
     price: float
     seconds: float | None
     photos: int
+    kept: int = 0
+    held: int = 0
 
     @property
     def is_small(self) -> bool:
@@ -49,8 +53,10 @@ class Bill:
     def __str__(self) -> str:
         time = "an unknown time" if self.seconds is None else f"about {spoken(self.seconds)}"
         cents = math.ceil(self.price * 100 - 1e-6)  # rounded down it would not be "at most"
-        calls = "1 call" if self.calls == 1 else f"{self.calls} calls"
-        return f"{calls}, ${cents / 100:.2f} at most, {time}"
+        said = ["1 call" if self.calls == 1 else f"{self.calls} calls", f"${cents / 100:.2f} at most", time]
+        said += [f"{self.kept} more are paid and kept"] if self.kept else []
+        said += [f"{self.held} held back"] if self.held else []
+        return ", ".join(said)
 
 
 def paid_cards(recipe: Recipe, items: Sequence[Item]) -> dict[str, Card]:
@@ -79,7 +85,7 @@ def bill_of(items: Sequence[Item], plan: Work, run: Run) -> Bill:
 
 def total(plans: Sequence[Mapping[str, Any]]) -> Bill:
     """What photos take together, by their reports of a dry run; what several share counts once."""
-    calls, price, seconds = 0, 0.0, 0.0
+    calls, kept, price, seconds, longest = 0, 0, 0.0, 0.0, 0.0
     known, bought = True, set[str]()
     for report in plans:
         shared = report["shared"]
@@ -87,15 +93,19 @@ def total(plans: Sequence[Mapping[str, Any]]) -> Bill:
             continue
         bought.add(shared)
         calls += report["calls"]
+        kept += report["kept"]
         price += report["price"]["total"]
         if report["seconds_expected"] is None:
             known = False
         else:
-            seconds += report["seconds_expected"]
-    per_minute, concurrent = PACE[load().wavespeed.tier]
-    at_once = max(1, min(concurrent, calls))
-    wall = max(seconds / at_once, 60.0 * (calls - per_minute) / per_minute)
-    return Bill(calls, round(price, 6), wall if known else None, len(plans))
+            seconds += report["seconds_of_calls"]
+            longest = max(longest, report["seconds_expected"])
+    rates = [report["rate"] for report in plans]
+    at_once = min((rate["at_once"] for rate in rates if rate["at_once"]), default=1)
+    per_minute = min((rate["per_minute"] for rate in rates if rate["per_minute"]), default=None)
+    wall = planning.wall_clock(calls, seconds, longest, at_once, per_minute)
+    held = sum(report["held"] for report in plans)
+    return Bill(calls, round(price, 6), wall if known else None, len(plans), kept, held)
 
 
 def approve(bill: Bill, max_cost: float | None) -> None:
@@ -110,7 +120,7 @@ def approve(bill: Bill, max_cost: float | None) -> None:
     tier = load().wavespeed.tier
     per_minute, concurrent = PACE[tier]
     level = f"at the account level {tier} ({per_minute} a minute, {concurrent} at once; wavespeed.tier in the settings)"
-    click.echo(f"{bill.photos} photos: {bill}, {level}", err=True)
+    click.echo(f"{'1 photo' if bill.photos == 1 else f'{bill.photos} photos'}: {bill}, {level}", err=True)
     if max_cost is not None:
         if max_cost < bill.price:
             click.echo(f"it stops before it has spent more than ${max_cost:g}", err=True)

@@ -129,7 +129,7 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
     plan = PlanWork(recipe, output, options, settings)
     dry, max_cost, fresh = given["dry_run"], given.get("max_cost"), given.get("fresh", False)
     if not (dry or resumed or given.get("yes")) and paid_cards(bound, items):
-        with Run(seed=options.get("seed", 0), device=given["device"]) as run:
+        with Run(seed=options.get("seed", 0), fresh=fresh, device=given["device"]) as run:
             try:
                 bill = bill_of(items, plan, run)
             except (KeyboardInterrupt, Cancelled):

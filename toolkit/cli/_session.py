@@ -139,7 +139,7 @@ def work_through(
         message += f"; {len(settled)} were before" if settled else ""
         if dry:
             bill = total([outcome.report for outcome in outcomes if outcome.error is None])
-            message += f": {bill} in all" if bill.calls else ""
+            message += f": {bill} in all" if bill.calls or bill.kept or bill.held else ""
         click.echo(message, err=as_json or to_stdout)
     if as_json:
         click.echo(json.dumps(_report(outcomes, about, seed), indent=2, default=str))
@@ -334,19 +334,22 @@ def _regions(name: str, report: dict[str, Any], seconds: float) -> str:
 def _planned(report: dict[str, Any]) -> str:
     """What a dry run found."""
     parts = [f"{task} by {' and '.join(names)}" for task, names in report["engines"].items()]
-    if report["calls"]:
-        windows = report["windows"]
+    if windows := report["windows"]:
         sizes = ", ".join(f"{w['size'][0]}x{w['size'][1]} at {','.join(map(str, w['box']))}" for w in windows[:_SHOWN])
         if len(windows) > _SHOWN:
             sizes += f" and {len(windows) - _SHOWN} more"
-        parts += [f"{_count(len(report['windows']), 'window')} ({sizes})", _count(report["calls"], "call")]
+        parts += [f"{_count(len(windows), 'window')} ({sizes})", _count(report["calls"], "call")]
+    if report["kept"]:
+        parts.append(f"{_count(report['kept'], 'picture')} paid before and kept")
     price, expected = report["price"]["total"], report["seconds_expected"]
     parts.append(f"${price:g}" if price else "free")
     if report["calls"]:
         parts.append("time unknown" if expected is None else f"about {expected:g} s")
     canvas = report["canvas"]
     scale = f" at scale {canvas['scale']:.4g}" if canvas["scale"] != 1 else ""
-    if report["leaves_for"]:
+    if report["held"]:
+        leaves = "its mask would be held back, so nothing leaves this machine"
+    elif report["leaves_for"]:
         leaves = f"these windows, their masks and the prompt go to {' and '.join(report['leaves_for'])}"
     else:
         leaves = "nothing leaves this machine"

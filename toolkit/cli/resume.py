@@ -17,12 +17,18 @@ from toolkit.library import state_folder
 
 @click.command("resume")
 @click.argument("name", metavar="[ID]", required=False)
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(min=0),
+    metavar="DOLLARS",
+    help="spend no more on the whole run, what it paid before included; in place of the limit it began with",
+)
 @click.pass_context
-def command(ctx: click.Context, name: str | None) -> int:
+def command(ctx: click.Context, name: str | None, max_cost: float | None) -> int:
     """Go on with a run: the last one that is not whole, or the one named; calls that were paid are not paid again."""
     journal = Journal(state_folder())
     run = journal.run(name) if name else _last_open(journal)
-    arguments = run.about.get("arguments")
+    arguments = list(run.about.get("arguments", ()))
     if not arguments:
         raise UsageError(f"run {run.id}: was made from Python, not by a command; run the same code again")
     if not is_open(run):
@@ -33,12 +39,13 @@ def command(ctx: click.Context, name: str | None) -> int:
     folder = Path(run.about.get("folder", "."))
     if not folder.is_dir():
         raise InputError(f"run {run.id}: its folder {folder} is gone")
+    if max_cost is not None:  # the last one counts
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        arguments[end:end] = ["--max-cost", f"{max_cost:g}"]
     os.chdir(folder)
     click.echo(f"resuming run {run.id}: inpaint {shlex.join(arguments)}", err=True)
     group = ctx.find_root().command
-    code: int = group.main(
-        list(arguments), prog_name="inpaint", standalone_mode=False, obj=Invocation(tuple(arguments), run)
-    )
+    code: int = group.main(arguments, prog_name="inpaint", standalone_mode=False, obj=Invocation(tuple(arguments), run))
     return code
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,10 +161,11 @@ class PlanWork(_Work):
     def __call__(self, item: Item, run: Run) -> dict[str, Any]:
         """The report of the selection, and what doing the rest would take.
 
-        Added are `engines` by task, `data_leaves_machine`, the fill's `windows`, `calls`, `price` and
-        `seconds_expected` (None where its card does not say), `shared` (equal where photos share what
-        is paid for), `would_read`, `would_write`, and which of these
-        `exists`. The canvas is that of the result.
+        Added are `engines` by task, `data_leaves_machine`, the fill's `windows`, `calls`, how many images are `kept`
+        from before, `price`, `seconds_expected` (None where its card does not say), `seconds_of_calls` one after the
+        other and the `rate` at which they are taken, whether the mask would be `held`, `shared` (equal where photos
+        share what is paid for), `would_read`, `would_write`, and which of these `exists`. The canvas is that of the
+        result.
         """
         recipe, photo = self.begin(item)
         targets, previews, sheets = self.targets(item, photo, recipe)
@@ -184,23 +185,35 @@ class PlanWork(_Work):
         named = [finder for engine, finder in found if finder != engine]  # by words, for a segmenter to outline
         engines["detect"] = list(dict.fromkeys([*engines["detect"], *named]))
         fills = [step.figures for step in edit.steps if "price_expected" in step.figures]
-        seconds = [one["seconds_expected"] for one in fills]
+        engines["enhance"] = [one["enhancer"] for one in fills if "enhancer" in one]
         leaves_for = sorted({host for one in fills for host in one.get("leaves_for", ())})
         return report | {
             "dry_run": True,
             "engines": {task: names for task, names in engines.items() if names},
-            "data_leaves_machine": bool(leaves_for) or any(step.data_leaves_machine for step in steps),
+            "data_leaves_machine": bool(leaves_for)
+            or any(step.data_leaves_machine for step in steps if step.task != "fill"),
             "leaves_for": leaves_for,
             "windows": [window for one in fills for window in one["windows"]],
             "calls": sum(one["calls"] for one in fills),
+            "kept": sum(one["kept"] for one in fills),
+            "held": any(one.get("held") for one in fills),
             "price": report["price"] | {"total": sum(one["price_expected"] for one in fills)},
-            "seconds_expected": None if None in seconds else round(sum(seconds), 1),
+            **{name: _sum([one[name] for one in fills]) for name in ("seconds_expected", "seconds_of_calls")},
+            "rate": {
+                name: min((rate for one in fills if (rate := one["rate"][name]) is not None), default=None)
+                for name in ("per_minute", "at_once")
+            },
             "shared": "".join(one.get("shared", "") for one in fills),
             "measured_on": next((one["measured_on"] for one in fills), ""),
             "would_read": list(dict.fromkeys([photo.name, *(file for step in edit.steps for file in step.reads)])),
             "would_write": [str(target) for target in (*targets, *previews, *sheets)],
             "exists": taken,
         }
+
+
+def _sum(seconds: Sequence[float | None]) -> float | None:
+    known = [one for one in seconds if one is not None]
+    return round(sum(known), 1) if len(known) == len(seconds) else None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ An adapter is the file `toolkit/engines/<task>/<adapter>.py` with a class `Engin
 protocol of its task, and, where something might be missing on a machine, a function `missing(card)` that
 says in one sentence what, or returns "". Where an engine runs on some devices only, a function `missing_on(card,
 device)` says so in the same way. Where the user's settings decide what an engine costs, a function
-`configured(card)` returns the card with that. Adapters import heavy libraries when opened, never at import.
+`configured(card)` returns the card with that. Of an engine elsewhere a function `rate(card)` says how many calls it
+takes a minute and at once, and functions `may_be_kept` and `is_kept` what it was asked before (see below). Adapters
+import heavy libraries when opened, never at import.
 """
 
 from __future__ import annotations
@@ -366,18 +368,45 @@ def missing(card: Card, device: str | None = None) -> str:
 
 def configured(card: Card) -> Card:
     """The card as the user's settings make it: price and place of an engine that is set up there."""
-    try:
-        change = getattr(adapter(card), "configured", None)
-    except (EngineError, ImportError):
-        return card
+    change = _hook(card, "configured")
     changed: Card = change(card) if change else card
     return changed
+
+
+def _hook(card: Card, name: str) -> Callable[..., Any] | None:
+    """A function of the card's adapter, where that can be had and has it."""
+    try:
+        hook: Callable[..., Any] | None = getattr(adapter(card), name, None)
+    except (EngineError, ImportError):
+        return None
+    return hook
 
 
 def destination(card: Card) -> str:
     """The host that what is filled is sent to; empty where nothing leaves this machine."""
     module = adapter(card) if card.data_leaves_machine else None
     return str(module.destination(card)) if module else ""
+
+
+def rate(card: Card) -> tuple[int | None, int]:
+    """Calls the card's engine takes in a minute (None for any number), and at once."""
+    if card.concurrency != "network":
+        return None, 1
+    say = _hook(card, "rate")
+    per_minute, at_once = say(card) if say else (None, card.in_flight)
+    return per_minute, min(at_once, card.in_flight)
+
+
+def may_be_kept(card: Card, size: Size, prompt: str, journal: Journal) -> bool:
+    """Whether the engine was asked for a fill of this size by this prompt, so that it is worth a look which it was."""
+    say = _hook(card, "may_be_kept") if journal.exists else None
+    return bool(say and say(card, size, prompt, journal))
+
+
+def is_kept(card: Card, job: FillJob, journal: Journal) -> bool:
+    """Whether a job costs nothing more: its answer lies here, or may still come."""
+    say = _hook(card, "is_kept") if journal.exists else None
+    return bool(say and say(card, job, journal))
 
 
 def resolve(task: Task, name: str = "auto", *, ready: bool = True, takes: Collection[Hint] = ()) -> Card:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -11,7 +13,7 @@ from pydantic import Field
 from toolkit import engines, lorafiles, planning, settings
 from toolkit.cards import Card, Memory, Removal, Speed
 from toolkit.edit import Edit, Window
-from toolkit.engines import Bytes, FillJob
+from toolkit.engines import Bytes, FillJob, FillResult
 from toolkit.errors import EngineError, HeldBack, ParameterError
 from toolkit.lora import is_remote, parsed
 from toolkit.run import Run
@@ -80,33 +82,62 @@ class Painting(Seeded):
 
     def planned(
         self, edit: Edit, run: Run, card: Card, passes: tuple[tuple[Window, ...], ...], parameters: Mapping[str, Any],
-        enhancer: Card | None, log: Log,
+        prompt: str, enhancer: Card | None, first: Callable[[tuple[int, ...]], Sequence[Asked]], log: Log,
     ) -> None:  # fmt: skip
         """Note windows, calls, price and expected seconds; none where the mask would be held back, which is said.
 
-        That the engine could not run here is said too.
+        What an earlier run paid for and is there costs nothing. That an engine could not run here is said too.
+
+        Args:
+            first: the jobs of the first pass, by the seeds; asked for where some of them may be there.
         """
-        if reason := run.missing(card):
-            log.notes.append(f"{card.name} cannot run here: {reason}")
+        wanted = [card] if enhancer is None else [card, enhancer]
+        for one in wanted:
+            if reason := run.missing(one):
+                log.notes.append(f"{one.name} cannot run here: {reason}")
         try:
             hold_back(edit, card)
         except HeldBack as problem:
             log.warnings.append(str(problem))
+            log.figures["held"] = True
             passes = ()
-        plan = planning.estimate(passes, self.num_images, card.price, card.pace_at(parameters), card.per_call)
-        calls, price, seconds = plan.calls, plan.price, plan.seconds
+        kept = {} if enhancer or not passes else self._kept(run, card, passes[0], prompt, first, log)
+        plan = planning.estimate(passes, self.num_images, card.price, card.pace_at(parameters), card.per_call, kept)
+        calls, price, seconds, longest = plan.calls, plan.price, plan.seconds, plan.longest
         if enhancer is not None and passes:
             log.figures["enhancer"] = enhancer.name
             calls, price = calls + (not enhancer.free), round(price + enhancer.price.of(1), 6)
-            seconds = None if seconds is None else seconds + enhancer.per_call
+            seconds, longest = (None if one is None else one + enhancer.per_call for one in (seconds, longest))
+        per_minute, at_once = engines.rate(card)
+        wall = None
+        if seconds is not None and longest is not None:
+            wall = planning.wall_clock(calls, seconds, longest, at_once, per_minute)
         log.figures |= {
-            "leaves_for": sorted({engines.destination(one) for one in (card, enhancer) if one} - {""}),
+            "leaves_for": sorted({engines.destination(one) for one in wanted} - {""}) if calls else [],
             "windows": planning.described(passes),
             "calls": calls,
+            "kept": sum(kept.values()),
             "price_expected": price,
-            "seconds_expected": None if seconds is None else round(seconds, 1),
+            "seconds_expected": None if wall is None else round(wall, 1),
+            "seconds_of_calls": None if seconds is None else round(seconds, 1),
+            "rate": {"per_minute": per_minute, "at_once": at_once},
             "measured_on": card.measured_on,
         }
+
+    def _kept(
+        self, run: Run, card: Card, windows: Sequence[Window], prompt: str,
+        first: Callable[[tuple[int, ...]], Sequence[Asked]], log: Log,
+    ) -> dict[int, int]:  # fmt: skip
+        """How many images of each window are there already, paid for by an earlier run."""
+        if run.fresh or card.free or self.seed == "random":
+            return {}
+        if not any(engines.may_be_kept(card, window.size, prompt, run.journal) for window in windows):
+            return {}
+        kept: Counter[int] = Counter()
+        for one in first(self.seeds_for(card, run, log)):
+            if engines.is_kept(card, one.job, run.journal):
+                kept[one.window] += len(one.variations)
+        return kept
 
     def seeds_for(self, card: Card, run: Run, log: Log) -> tuple[int, ...]:
         """One seed a variation; noted in `log`, and said where it was drawn.
@@ -217,7 +248,7 @@ def answers(run: Run, card: Card, log: Log, asked: Sequence[Asked], windows: int
     images: list[dict[int, Bytes]] = [{} for _ in range(windows)]
     spent = [{"seconds": 0.0, "price": 0.0} for _ in range(windows)]
     refused: dict[int, str] = {}
-    for result in run.fill(card, [one.job for one in asked]) if asked else ():
+    for result in _results(run, card, [one.job for one in asked]) if asked else ():
         one = _owner(waiting, result.job)
         if result.refused:
             refused |= dict.fromkeys(one.variations, result.refused)
@@ -237,6 +268,15 @@ def answers(run: Run, card: Card, log: Log, asked: Sequence[Asked], windows: int
     if not kept:
         raise EngineError(f"{card.name}: {next(iter(refused.values()))}; it counts as paid and nothing is left to use")
     return Answers(images, spent, kept)
+
+
+def _results(run: Run, card: Card, jobs: Sequence[FillJob]) -> Iterator[FillResult]:
+    """The jobs' results; where dollars are limited, none is sent unless there are enough for all of them."""
+    with contextlib.ExitStack() as stack:
+        if run.budget.limit is not None and not card.free and not run.fresh and len(jobs) > 1:
+            owed = [job for job in jobs if not engines.is_kept(card, job, run.journal)]
+            run = stack.enter_context(run.allotted(card.price.of(sum(len(job.seeds) for job in owed))))
+        yield from run.fill(card, jobs)
 
 
 def _owner(waiting: dict[int, Asked], job: FillJob) -> Asked:

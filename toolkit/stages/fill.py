@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import cv2
@@ -78,7 +79,11 @@ class Fill(Painting, Stage):
         prompt = self._prompt(card, log)
         self._say_advice(card, prompt, parameters, log)
         enhancer = self.enhancer_for(card, self.prompt, run, log, ready=False)
-        self.planned(edit, run, card, edit.passes, parameters, enhancer, log)
+
+        def first(seeds: tuple[int, ...]) -> Sequence[Asked]:
+            return self._asked(edit.replace(fills=()), card, edit.passes[0], 0, seeds, prompt, parameters)[0]
+
+        self.planned(edit, run, card, edit.passes, parameters, prompt, enhancer, first, log)
         log.figures |= {"prompt": prompt, "parameters": parameters}
         return edit.replace(fills=())
 
@@ -86,25 +91,11 @@ class Fill(Painting, Stage):
         self, edit: Edit, run: Run, log: Log, card: Card, windows: tuple[Window, ...], number: int,
         seeds: tuple[int, ...], prompt: str, parameters: dict[str, Any],
     ) -> Edit:  # fmt: skip
-        asked: list[Asked] = []
-        bare: dict[int, Bytes] = {}
-        for index, window in enumerate(windows):
-            if not card.limits.accepts(window.size):
-                raise EngineError(f"{card.name}: does not take windows of {window.size}; crop for this model first")
-            for group in groups(card, len(seeds), number == 0):
-                given = make_job(edit, window, group[0] if number else None)
-                if given is None:
-                    log.notes.append(f"window {window.box}: lies on transparent ground, no engine was needed")
-                    bare[index] = without_engine(edit, window)
-                    continue
-                job = FillJob(
-                    *given, prompt, tuple(seeds[k] for k in group), parameters,
-                    (card.name, card.revision), f"window {index + 1} of {len(windows)}",
-                )  # fmt: skip
-                asked.append(Asked(job, index, group))
+        asked, bare = self._asked(edit, card, windows, number, seeds, prompt, parameters)
         done = answers(run, card, log, asked, len(windows), seeds)
-        for index, image in bare.items():
-            done.images[index] |= dict.fromkeys(range(len(seeds)), image)
+        for index in bare:
+            log.notes.append(f"window {windows[index].box}: lies on transparent ground, no engine was needed")
+            done.images[index] |= dict.fromkeys(range(len(seeds)), without_engine(edit, windows[index]))
         kept = done.kept
         fills = tuple(
             Filled(
@@ -129,6 +120,28 @@ class Fill(Painting, Stage):
             )
             return edit.replace(fills=fills)
         return edit.replace(fills=(*edit.fills, *fills))
+
+    def _asked(
+        self, edit: Edit, card: Card, windows: tuple[Window, ...], number: int, seeds: tuple[int, ...], prompt: str,
+        parameters: dict[str, Any],
+    ) -> tuple[list[Asked], list[int]]:  # fmt: skip
+        """The jobs of a pass, and the windows that lie on transparent ground, which need none."""
+        asked: list[Asked] = []
+        bare: list[int] = []
+        for index, window in enumerate(windows):
+            if not card.limits.accepts(window.size):
+                raise EngineError(f"{card.name}: does not take windows of {window.size}; crop for this model first")
+            for group in groups(card, len(seeds), number == 0):
+                given = make_job(edit, window, group[0] if number else None)
+                if given is None:
+                    bare.append(index)
+                    break
+                job = FillJob(
+                    *given, prompt, tuple(seeds[k] for k in group), parameters,
+                    (card.name, card.revision), f"window {index + 1} of {len(windows)}",
+                )  # fmt: skip
+                asked.append(Asked(job, index, group))
+        return asked, bare
 
     def _removal(self, card: Card) -> Removal | None:
         """What the card says on removing; None where the user says what is to be there."""

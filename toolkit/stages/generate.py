@@ -126,7 +126,13 @@ class Generate(Background, Painting, Stage):
         parameters = self.parameters_for(card)
         order = self._order(edit, card)
         enhancer = self._enhancer(card, prompt, run, log, ready=False)
-        self.planned(edit, run, card, _windows(order), parameters, enhancer, log)
+
+        def first(seeds: tuple[int, ...]) -> Sequence[Asked]:
+            blank, known = self._shown(edit, order.sheet)
+            holes = [_hole(tile, known, known) for tile in order.passes[0]]
+            return _Job(prompt, parameters, card).asked(order, 0, [blank] * len(seeds), holes, known, seeds)
+
+        self.planned(edit, run, card, _windows(order), parameters, prompt, enhancer, first, log)
         log.figures |= {
             "prompt": prompt,
             "parameters": parameters,
@@ -192,26 +198,14 @@ class Generate(Background, Painting, Stage):
         self, edit: Edit, run: Run, log: Log, order: _Order, job: _Job, seeds: Sequence[int]
     ) -> tuple[list[Bytes], list[int]]:
         """A picture (h, w, 3) of the sheet for each seed that was not refused, and these seeds."""
-        sheet, seeds = order.sheet, list(seeds)
-        if self.share_background:
-            shape = (sheet.size.height, sheet.size.width)
-            blank, known = np.full((*shape, 3), grounds.BLANK, np.uint8), np.zeros(shape, np.uint8)
-        else:
-            blank, known = grounds.shown_product(edit, sheet)
+        seeds = list(seeds)
+        blank, known = self._shown(edit, order.sheet)
         pictures = [blank] * len(seeds)
         done = known.copy()
-        count, calls, total = 0, 0, sum(len(tiles) for tiles in order.passes)
+        calls = 0
         for number, tiles in enumerate(order.passes):
-            asked, holes = [], []
-            for index, tile in enumerate(tiles):
-                holes.append(_hole(tile, known, done))
-                if not holes[-1].any():
-                    continue
-                for group in groups(job.card, len(seeds), number == 0):
-                    name = f"window {count + index + 1} of {total}"
-                    given = job.of(pictures[group[0]], tile, holes[-1], done, [seeds[k] for k in group], name)
-                    asked.append(Asked(given, index, group))
-            count += len(tiles)
+            holes = [_hole(tile, known, done) for tile in tiles]
+            asked = job.asked(order, number, pictures, holes, done, seeds)
             calls += sum(len(one.variations) for one in asked)
             log.figures["calls"] = calls
             answer = answers(run, job.card, log, asked, len(tiles), seeds)
@@ -227,6 +221,13 @@ class Generate(Background, Painting, Stage):
             for tile in tiles:
                 done[tile.cell.slices] = 255
         return pictures, seeds
+
+    def _shown(self, edit: Edit, sheet: Sheet) -> tuple[Bytes, Bytes]:
+        """What the sheet shows before anything is painted, (h, w, 3), and where, (h, w)."""
+        if not self.share_background:
+            return grounds.shown_product(edit, sheet)
+        shape = (sheet.size.height, sheet.size.width)
+        return np.full((*shape, 3), grounds.BLANK, np.uint8), np.zeros(shape, np.uint8)
 
     def _ground(self, edit: Edit, sheet: Sheet, picture: Bytes, seed: int, log: Log) -> Ground:
         """The picture as a source with the photo's grain."""
@@ -245,6 +246,20 @@ class _Job:
     prompt: str
     parameters: dict[str, Any]
     card: Card
+
+    def asked(
+        self, order: _Order, number: int, pictures: Sequence[Bytes], holes: Sequence[Bytes], done: Bytes,
+        seeds: Sequence[int],
+    ) -> list[Asked]:  # fmt: skip
+        """The jobs of a pass; tiles without a hole need none."""
+        before, total = (sum(map(len, passes)) for passes in (order.passes[:number], order.passes))
+        asked = []
+        for index, (tile, hole) in enumerate(zip(order.passes[number], holes, strict=True)):
+            for group in groups(self.card, len(seeds), number == 0) if hole.any() else ():
+                name = f"window {before + index + 1} of {total}"
+                job = self.of(pictures[group[0]], tile, hole, done, [seeds[k] for k in group], name)
+                asked.append(Asked(job, index, group))
+        return asked
 
     def of(self, picture: Bytes, tile: Tile, hole: Bytes, done: Bytes, seeds: list[int], name: str) -> FillJob:
         """The job for a tile; what is neither known nor its own is blocked."""

@@ -22,6 +22,7 @@ from toolkit.cards import Card
 from toolkit.engines import EngineRun, FillJob, FillResult
 from toolkit.errors import EngineError, ToolkitError
 from toolkit.geometry import Size
+from toolkit.journal import Journal
 from toolkit.settings import load
 from toolkit.wavespeed import PACE, account
 from toolkit.wavespeed.tasks import Order
@@ -44,6 +45,23 @@ def configured(card: Card) -> Card:
     except ToolkitError:
         return card
     return card.model_copy(update={"in_flight": min(card.in_flight, PACE[tier][1] + AHEAD)})
+
+
+def rate(card: Card) -> tuple[int, int]:
+    """Calls it takes a minute and at once, by the account's level."""
+    return PACE[load().wavespeed.tier]
+
+
+def may_be_kept(card: Card, size: Size, prompt: str, journal: Journal) -> bool:
+    """Whether the model was asked for a picture of this size by this prompt."""
+    field = dict(card.settings.get("fields", {})).get("prompt", "prompt")
+    return journal.has_asked(str(card.settings["model"]), _size(size), field, prompt)
+
+
+def is_kept(card: Card, job: FillJob, journal: Journal) -> bool:
+    """Whether a job costs nothing more, since it was sent and did not fail."""
+    entry = journal.lookup(_key(card, job, load().wavespeed.base_url))
+    return entry is not None and entry.state not in ("intended", "failed")
 
 
 def destination(card: Card) -> str:
@@ -88,7 +106,7 @@ class Engine:
         inputs: dict[str, Any] = {
             **settings.get("inputs", {}),
             names.get("prompt", "prompt"): job.prompt,
-            names.get("size", "size"): f"{job.size.width}*{job.size.height}",
+            names.get("size", "size"): _size(job.size),
             names.get("seed", "seed"): job.seeds[0],
             **{names.get(name, name): value for name, value in job.parameters.items()},
         }
@@ -100,11 +118,10 @@ class Engine:
             names.get("image", "image"): _png(job.pixels),
             names.get("mask", "mask_image"): _png(hole),
         }
-        model, pace = str(settings["model"]), self._card.pace_at(job.parameters) or 0.0
-        state = f"{service}\0{model}\0{job.key}".encode()
+        pace = self._card.pace_at(job.parameters) or 0.0
         return Order(
-            key=hashlib.sha256(state).hexdigest(),
-            model=model,
+            key=_key(self._card, job, service),
+            model=str(settings["model"]),
             inputs=inputs,
             pictures=pictures,
             price=self._card.price.of(len(job.seeds)),
@@ -112,6 +129,16 @@ class Engine:
             name=job.name,
             read=lambda data: _read(data, job.size),
         )
+
+
+def _key(card: Card, job: FillJob, service: str) -> str:
+    """The job's key in the journal."""
+    return hashlib.sha256(f"{service}\0{card.settings['model']}\0{job.key}".encode()).hexdigest()
+
+
+def _size(size: Size) -> str:
+    """A size as the service writes it."""
+    return f"{size.width}*{size.height}"
 
 
 def _megapixels(size: str) -> float:
