@@ -217,7 +217,7 @@ def test_what_is_paid_and_kept_is_neither_planned_nor_asked_about(service: Serve
     assert not any(item["data_leaves_machine"] or item["leaves_for"] for item in planned)
     said = call(*command, "-n").text
     assert "1 picture paid before and kept, free" in said
-    assert "0 calls, $0.00 at most, about 0 s, 12 more are paid and kept in all" in said
+    assert "12 of 12 photos planned: no calls, nothing to pay, 12 paid before and kept in all" in said
     again = call(*command)
     assert again.code == 0, again.err
     assert len(service.accepted) == 12
@@ -273,7 +273,7 @@ def test_a_dry_run_of_a_mask_that_would_be_held_sends_nothing() -> None:
     for name in ("a", "b"):
         Path(f"two/{name}.png").write_bytes(Path("noise.png").read_bytes())
     assert (
-        "0 calls, $0.00 at most, about 0 s, 2 held back in all"
+        "2 of 2 photos planned: no calls, nothing to pay, 2 held back in all"
         in call("remove-object", "two", *command[2:], "-o", "out").text
     )
 

@@ -51,10 +51,12 @@ class Bill:
         return self.calls <= CALLS and self.price <= DOLLARS + 1e-9
 
     def __str__(self) -> str:
-        time = "an unknown time" if self.seconds is None else f"about {spoken(self.seconds)}"
-        cents = math.ceil(self.price * 100 - 1e-6)  # rounded down it would not be "at most"
-        said = ["1 call" if self.calls == 1 else f"{self.calls} calls", f"${cents / 100:.2f} at most", time]
-        said += [f"{self.kept} more are paid and kept"] if self.kept else []
+        said = ["no calls, nothing to pay"]
+        if self.calls:
+            cents = math.ceil(self.price * 100 - 1e-6)  # rounded down it would not be "at most"
+            time = "an unknown time" if self.seconds is None else f"about {spoken(self.seconds)}"
+            said = ["1 call" if self.calls == 1 else f"{self.calls} calls", f"${cents / 100:.2f} at most", time]
+        said += [f"{self.kept} paid before and kept"] if self.kept else []
         said += [f"{self.held} held back"] if self.held else []
         return ", ".join(said)
 
