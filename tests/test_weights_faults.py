@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import socket
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from pydantic import SecretStr
 from weight_cards import CONTENT, OTHER, SHA256, a_card, proven, published, refused, unpublished
 from weight_server import Server
 
-from toolkit import fetching, redirects, weights
+from toolkit import disk, fetching, redirects, weights
 from toolkit.errors import EngineError
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -261,7 +260,7 @@ def test_a_file_with_a_published_hash_is_right_or_not_there(
     with pytest.MonkeyPatch.context() as patch, Server(CONTENT) as server:
         patch.setenv("INPAINT_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(fetching, "SYNC", 30_000)
-        patch.setattr(os, "fsync", lambda _: None)  # no power is lost here
+        patch.setattr(disk, "sync", lambda _: None)  # no power is lost here
         card = a_card(published(server, bytes=len(CONTENT) if sized else None))
         server.script.extend(acts)
         for version in versions:
@@ -291,7 +290,7 @@ def test_a_file_without_a_published_hash_is_one_the_server_had(
     with pytest.MonkeyPatch.context() as patch, Server(CONTENT) as server:
         patch.setenv("INPAINT_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(fetching, "SYNC", 30_000)
-        patch.setattr(os, "fsync", lambda _: None)  # no power is lost here
+        patch.setattr(disk, "sync", lambda _: None)  # no power is lost here
         card, first = a_card(unpublished(server)), b""
         server.script.extend(acts)
         for version in versions:

@@ -27,9 +27,9 @@ pytestmark = pytest.mark.usefixtures("home")
 
 _MORTAL = """
 import os, signal
-from toolkit import cards, fetching, redirects, weights
+from toolkit import cards, disk, fetching, redirects, weights
 fetching.SYNC, fetching._PAUSES = 90_000, (0.0,)
-os.fsync = lambda _: None
+disk.sync = lambda _: None
 redirects._trusted()
 card = cards.find("segment", "net")
 def mortal(last):
@@ -47,7 +47,7 @@ def mortal(last):
                 os.kill(os.getpid(), signal.SIGKILL)
             return answer
         setattr(owner, name, wrapped)
-    for owner, name in ((os, "replace"), (os, "fsync"), (fetching.Path, "unlink"), (weights, "sha256_of")):
+    for owner, name in ((os, "replace"), (disk, "sync"), (fetching.Path, "unlink"), (weights, "sha256_of")):
         around(owner, name)
     for name in ("answer", "check_space"):
         around(fetching, name)

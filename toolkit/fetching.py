@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import Field, ValidationError
 
-from toolkit import redirects
+from toolkit import disk, redirects
 from toolkit.errors import EngineError, OutputError
 from toolkit.redirects import ClientFor, Token, answer, clients, host_of
 from toolkit.schema import Model
@@ -284,13 +284,13 @@ def _written(
                     count = file.write(view)
                     done, view = done + count, view[count:]
                 if done - synced >= SYNC:
-                    os.fsync(file.fileno())
+                    disk.sync(file.fileno())
                     synced = done
                     note.model_copy(update={"synced": synced}).write(want.part)
                 progress(want.name, done, whole)
         finally:
             with contextlib.suppress(OSError):  # the disk is full: then less of it is gone on with
-                os.fsync(file.fileno())
+                disk.sync(file.fileno())
                 note.model_copy(update={"synced": done}).write(want.part)
     if too_long:
         discard(want.part)

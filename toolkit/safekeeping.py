@@ -51,7 +51,7 @@ class Record(Model):
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(self.model_dump_json(indent=2) + "\n")
             file.flush()
-            os.fsync(file.fileno())
+            disk.sync(file.fileno())
         os.replace(temporary, record_path(target))
 
 
@@ -98,7 +98,7 @@ def proven(want: Want, name: str, progress: Progress, say: Say) -> tuple[str, st
 def name_proven(part: Path, target: Path, record: Record) -> None:
     """Give a proven file its name. Its record is there before it, so that no file of ours is ever without one."""
     with open(part, "r+b") as file:
-        os.fsync(file.fileno())
+        disk.sync(file.fileno())
     target.unlink(missing_ok=True)  # never an old file beside a new record
     record.write(target)
     os.replace(part, target)

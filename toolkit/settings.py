@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
+from toolkit import disk
 from toolkit.errors import EngineError, OutputError, ParameterError
 from toolkit.library import configuration_folder
 from toolkit.schema import Model, build, read_yaml, write_yaml
@@ -215,7 +216,7 @@ def store_key(service: str, key: str) -> Path:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(write_yaml(keys))
             file.flush()
-            os.fsync(file.fileno())
+            disk.sync(file.fileno())
         os.replace(temporary, path)
     except OSError as problem:
         raise OutputError(f"{path}: cannot be written: {problem.strerror or problem}") from None
