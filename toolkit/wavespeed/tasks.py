@@ -175,8 +175,7 @@ class _Task:
         self._claim.unknown(f"no answer came, and whether it was taken cannot be learnt ({reason}): perhaps paid")
         raise EngineError(
             f"{self._order.name or self._order.model}: perhaps paid: no answer came, and whether the service took it "
-            f"cannot be learnt ({reason}); it is not sent again unasked: the same command looks again, --fresh asks "
-            "anew"
+            f"cannot be learnt ({reason}); it is not sent again unasked: the same command looks again, {self._anew}"
         )
 
     def _listed(self, *, everything: bool) -> tuple[str, bool]:
@@ -305,7 +304,12 @@ class _Task:
     def _gone(self, what: str) -> EngineError:
         """It is paid, or may be, and will not come: only --fresh asks for it again."""
         self._claim.unknown(f"{what}; perhaps paid")
-        return EngineError(f"{self._order.name or self._order.model}: {what}; it is perhaps paid, --fresh asks anew")
+        return EngineError(f"{self._order.name or self._order.model}: {what}; it is perhaps paid, {self._anew}")
+
+    @property
+    def _anew(self) -> str:
+        """How it is asked for again, and nothing else that is paid."""
+        return "`inpaint enhance --fresh` asks anew" if self._order.kind == "enhance" else "--fresh asks anew"
 
     def _forget_unread(self, problem: ServiceError) -> None:
         """Have pictures that the service could not read brought anew when they are next needed.
