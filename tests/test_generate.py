@@ -281,6 +281,7 @@ def test_what_does_not_go_together_is_named(run: Run, engine: StandIn) -> None:
     for values, sentence in [
         ({"background_prompt": "x", "background": "white"}, r"both say what lies behind; give one of them"),
         ({"background_prompt": "x", "share_background": True, "detail": "full"}, r"^share_background: one background"),
+        ({"background_prompt": " "}, r"^background_prompt: is empty; say what an engine is to paint"),
         ({"num_images": 3}, r"^num_images: has a meaning only with a background_prompt"),
         ({"model": "painter"}, r"^model: has a meaning only with"),
         ({"background_prompt": "x", "model": "painter", "size": "100x100"}, r"^size 100x100: the engine takes sides"),

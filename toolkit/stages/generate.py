@@ -150,6 +150,10 @@ class Generate(Background, Painting, Stage):
                     "share_background: one background for all photos is painted in one call; leave out detail full"
                 )
             return True
+        if "background_prompt" in self.model_fields_set:
+            raise ParameterError(
+                "background_prompt: is empty; say what an engine is to paint behind the product, or leave it out"
+            )
         for name in _ONLY:
             if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
                 raise ParameterError(f"{name}: has a meaning only with a background_prompt; nothing is painted here")
