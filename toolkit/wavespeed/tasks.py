@@ -12,6 +12,7 @@ failed because pictures that were uploaded before are gone.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -110,7 +111,7 @@ class _Task:
     def _bought(self) -> Answer:
         """The one way on which money is spent."""
         order, run = self._order, self._run
-        urls, self._reused = self._uploads.addresses(order.pictures, self._cancelled, self._wait)
+        urls, self._reused = self._uploads.addresses(order.pictures, self._cancelled, self._wait_to_bring)
         run.reserve(order.price)
         try:
             with self._limits.slot(self._cancelled):
@@ -328,6 +329,11 @@ class _Task:
 
     def _cancelled(self) -> bool:
         return self._run.cancelled(self._order.name)
+
+    def _wait_to_bring(self, seconds: float) -> None:
+        said = f"{self._order.name}: its pictures were not taken; they are brought again in {math.ceil(seconds)} s"
+        self._run.progress(said, 0.0)
+        self._wait(seconds)
 
     def _wait(self, seconds: float, expected: float = 0.0, started: float = 0.0) -> None:
         def tick() -> bool:
