@@ -502,6 +502,11 @@ def test_the_verb_prints_the_prompt_alone(home: Path) -> None:
     (line,) = answer.text.splitlines()
     assert line.startswith("a chair, in the centre of the picture")
     assert "offline, free" in answer.err
+    (run,) = json.loads(call("runs", "--json").text)
+    assert (
+        call("resume", run["id"]).sentence
+        == f"run {run['id']}: was one of `inpaint enhance`, which is simply run again"
+    )
     report = json.loads(call("enhance", "p.png", "--mask", "m.png", "--prompt", "add a chair", "--json").text)
     assert report["prompt"].startswith("add a chair")
     assert "tells what to do" in report["hint"]

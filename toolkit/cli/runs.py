@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from toolkit.dataset.held import release
 from toolkit.entries import Entry, RunEntry
 from toolkit.errors import UsageError
 from toolkit.journal import Journal
@@ -43,6 +44,8 @@ def _line(journal: Journal, run: RunEntry) -> str:
     done = sum(item.state == "done" for item in run.items)
     photos = run.about.get("photos") or ()
     count = f"{done} of {len(photos)} photos" if photos else "from Python"
+    held = sum(item.state == "held" for item in run.items)
+    count += f", {held} held back" if held else ""
     verb = run.about.get("recipe") or run.about.get("verb") or "-"
     return f"{run.id}  {_when(run.at)}  {run.state:11}  {verb:16}  {count}, {bill(journal, run.id)}"
 
@@ -65,9 +68,17 @@ def _show(journal: Journal, run: RunEntry, as_json: bool) -> int:
     for item in run.items:
         told = item.detail.get("error") or ", ".join(item.detail.get("outputs", ()))
         click.echo(f"  {item.state:6} {item.name}  {told}")
+    for sentence in releases(run):
+        click.echo(f"  {sentence}")
     for job in run.jobs:
         click.echo(f"  {_job(job)}")
     return 0
+
+
+def releases(run: RunEntry) -> list[str]:
+    """How the photos that a run holds back are released, a sentence a table."""
+    tables = dict.fromkeys(item.detail["table"] for item in run.items if "table" in item.detail)
+    return [release(table, run.about.get("arguments", ())) for table in tables]
 
 
 def _job(job: Entry) -> str:
