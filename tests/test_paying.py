@@ -277,7 +277,11 @@ def test_flagged_pictures_are_paid_and_not_used(service: Server) -> None:
     assert re.search(r"content check flagged.*counts as paid", answer.err)
     assert not Path("p-remove-object.png").exists()
     assert runs()[0]["paid"] == 0.035
-    assert call("remove-object", "p.png", *MASK).code == 1
+    again = call("remove-object", "p.png", *MASK)
+    assert again.code == 1
+    assert again.sentence.endswith(
+        "it was paid before and nothing is left to use: try another seed or prompt; --fresh pays for the same anew"
+    )
     assert len(service.accepted) == 1, "the same is not paid twice"
 
 
