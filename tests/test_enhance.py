@@ -552,6 +552,8 @@ def test_what_the_verb_is_told_wrongly_is_an_error_and_an_enhancer_that_fails_le
         chat.answers[:] = [(500, b"{")]
         use_chat(home, chat, price=0.5)
         assert f"chat: {chat.url}: HTTP 500: perhaps paid; " in call(*arguments).err
+        (line,) = (line for line in call("runs").text.splitlines() if "perhaps" in line)
+        assert line.endswith("  0 of 1 photos, $0.5 perhaps paid"), "and no $0.000 paid"
         answer = call(*arguments)
         assert "HTTP 500 (when it was last asked): perhaps paid; `inpaint enhance --fresh` asks anew" in answer.err
         assert (answer.code, answer.text, "free" in answer.err) == (1, "a chair\n", False)

@@ -53,9 +53,13 @@ def _line(journal: Journal, run: RunEntry) -> str:
 def bill(journal: Journal, run: str) -> str:
     """What a run cost, in words."""
     paid, perhaps = journal.paid(run)
-    if not paid and not perhaps:
-        return "free"
-    return f"${paid:.3f} paid" + (f", ${perhaps:.3f} perhaps paid" if perhaps else "")
+    parts = [_dollars(paid, "paid")] if paid else []
+    parts += [_dollars(perhaps, "perhaps paid")] if perhaps else []
+    return ", ".join(parts) or "free"
+
+
+def _dollars(amount: float, word: str, nothing: str = "free") -> str:
+    return f"${round(amount, 6):g} {word}" if amount else nothing
 
 
 def _show(journal: Journal, run: RunEntry, as_json: bool) -> int:
@@ -82,9 +86,11 @@ def releases(run: RunEntry) -> list[str]:
 
 
 def _job(job: Entry) -> str:
-    cost = {"done": f"${job.price:g} paid", "failed": f"${job.paid or 0:g} paid", "intended": "not sent"}.get(
-        job.state, f"${job.price:g} perhaps paid"
-    )
+    cost = {
+        "done": _dollars(job.price, "paid"),
+        "failed": _dollars(job.paid or 0.0, "paid", "not paid"),
+        "intended": "not sent",
+    }.get(job.state, _dollars(job.price, "perhaps paid"))
     parts = [f"{job.state:8} {job.kind:7}", job.remote or "-", cost]
     if "sending" in job.times:
         parts.append(_when(job.times["sending"]))
