@@ -541,6 +541,8 @@ def test_what_the_verb_is_told_wrongly_is_an_error_and_an_enhancer_that_fails_le
     assert "set chat.model" in call("enhance", "p.png", "--box", BOX, "--prompt", "x", "--enhancer", "chat").sentence
     assert "say what should be there" in call("enhance", "p.png", "--box", BOX, "--prompt", " ").sentence
     assert "--prompt" in call("enhance", "p.png", "--box", BOX).sentence
+    other = call("enhance", "p.png", "--box", BOX, "--prompt", "x", "--recipe", "swap-background").sentence
+    assert other.startswith("--recipe swap-background: has no stage 'crop', so it fills no hole")
     with ChatServer(said("")) as chat:
         use_chat(home, chat)
         arguments = ("enhance", "p.png", "--mask", "m.png", "--prompt", "a chair", "--enhancer", "chat")
@@ -555,16 +557,20 @@ def test_what_the_verb_is_told_wrongly_is_an_error_and_an_enhancer_that_fails_le
         (line,) = (line for line in call("runs").text.splitlines() if "perhaps" in line)
         assert line.endswith("  0 of 1 photos, $0.5 perhaps paid"), "and no $0.000 paid"
         answer = call(*arguments)
-        assert "HTTP 500 (when it was last asked): perhaps paid; `inpaint enhance --fresh` asks anew" in answer.err
+        assert (
+            "HTTP 500 (when it was last asked): perhaps paid; `inpaint enhance --recipe NAME --fresh` asks"
+            in answer.err
+        )
         assert (answer.code, answer.text, "free" in answer.err) == (1, "a chair\n", False)
 
 
-def test_the_verbs_answer_is_the_one_of_replace_object(account: Server) -> None:
+@pytest.mark.parametrize(("recipe", "named"), [("replace-object", ()), ("add-content", ("--recipe", "add-content"))])
+def test_the_verbs_answer_is_the_one_of_the_recipe(account: Server, recipe: str, named: tuple[str, ...]) -> None:
     make_pictures()
     hole = ("p.png", "--box", BOX, "--prompt", "a chair")
-    assert "$0.001" in call("enhance", *hole, "--enhancer", "wavespeed-prompt-optimizer").err
+    assert "$0.001" in call("enhance", *hole, *named, "--enhancer", "wavespeed-prompt-optimizer").err
     options = ("-m", "wavespeed-flux-fill-dev", "--enhance", "wavespeed-prompt-optimizer", "--json", "-o", "out.png")
-    (item,) = json.loads(call("replace-object", *hole, *options).text)["items"]
+    (item,) = json.loads(call(recipe, *hole, *options).text)["items"]
     assert item["price"]["total"] == pytest.approx(0.035), "the enhancer was paid before"
     own = json.loads(call("enhance", *hole, "--dilate", "3", "--json").text)
     assert own["hole"] != json.loads(call("enhance", *hole, "--json").text)["hole"]

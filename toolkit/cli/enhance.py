@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from itertools import takewhile
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ import click
 from toolkit.cli._options import option_for, photo_options, value_of
 from toolkit.cli._session import ProgressLine, megapixels, standard_input
 from toolkit.dataset.inputs import STANDARD
+from toolkit.edit import Edit
 from toolkit.errors import Cancelled, UsageError
 from toolkit.photo import Photo
 from toolkit.prompts import hint
@@ -21,18 +21,16 @@ from toolkit.stages._enhancing import asked_of, enhance_job
 from toolkit.stages.crop import Crop
 from toolkit.stages.select import Select
 
-_AS = "replace-object"
-"""The recipe whose hole it is, so that the answer is the one that `--enhance` gives there."""
 
-
-def _run(photo: str, prompt: str, enhancer: str, as_json: bool, **given: Any) -> int:
+def _run(photo: str, prompt: str, enhancer: str, recipe: str, as_json: bool, **given: Any) -> int:
     if not prompt.strip():
         raise UsageError("--prompt: say what should be there")
-    items = takewhile(lambda item: item.stage is not Crop, Recipe.load(_AS).items)
-    recipe = Recipe(tuple(items), name="enhance")
-    known = recipe.options()
+    whole = Recipe.load(recipe)
+    if Crop not in [item.stage for item in whole.items]:
+        raise UsageError(f"--recipe {recipe}: has no stage 'crop', so it fills no hole; take replace-object, say")
+    known = Recipe([Select()]).options()
     options = {name: value_of(known[name], given[name]) for name in known if given.get(name) not in (None, ())}
-    bound = recipe.bind(options, {"dilate.radius": given["dilate"]} if given["dilate"] else {})
+    bound = whole.bind(options, {"dilate.radius": given["dilate"]} if given["dilate"] else {})
     data, pixels = standard_input([photo]), megapixels(given["max_megapixels"])
     limit = {} if pixels is None else {"max_pixels": pixels}
     name = None if data is None else "standard input"
@@ -42,7 +40,11 @@ def _run(photo: str, prompt: str, enhancer: str, as_json: bool, **given: Any) ->
         card = run.card("enhance", enhancer)
         run.begin({"verb": "enhance", "photos": [source.name], "prompt": prompt, "enhancer": card.name})
         try:
-            edit = bound(source, run)
+            edit = Edit.of(source)
+            for stage in bound.stages():
+                if isinstance(stage, Crop):
+                    break
+                edit = stage(edit, run)
             assert edit.mask is not None
             job = enhance_job(edit, edit.mask, prompt, card)
             start = time.perf_counter()
@@ -88,9 +90,12 @@ command = click.Command(
         click.Argument(["photo"], metavar=f"PHOTO|{STANDARD}"),
         *(option_for(option) for option in Recipe([Select()]).options().values()),
         click.Option(
-            ["--dilate"], metavar="RADIUS", help=f"around what is pointed at: pixels or 2% [default: as {_AS} has it]"
+            ["--dilate"], metavar="RADIUS", help="around what is pointed at: pixels or 2% [default: the recipe's]"
         ),
         click.Option(["--prompt"], required=True, help="what should be there"),
+        click.Option(
+            ["--recipe"], default="replace-object", metavar="NAME", help="whose hole it is [default: replace-object]"
+        ),
         click.Option(["--enhancer"], default="auto", metavar="NAME", help="who writes it [default: auto]"),
         click.Option(["--fresh"], is_flag=True, help="ask anew although the answer is kept from before"),
         click.Option(["--max-cost"], type=click.FloatRange(min=0), metavar="DOLLARS", help="spend no more"),
@@ -98,6 +103,6 @@ command = click.Command(
         *photo_options(),
     ],
     callback=_run,
-    help=f"Write the prompt that `{_AS} --enhance` would send for a hole, and nothing else: only it goes to standard "
+    help="Write the prompt that a recipe's --enhance would send for a hole, and nothing else: only it goes to standard "
     "output. Where the enhancer fails that is the prompt as given, which is said; it ends with 1 then.",
 )

@@ -310,7 +310,8 @@ class _Task:
     @property
     def _anew(self) -> str:
         """How it is asked for again, and nothing else that is paid."""
-        return "`inpaint enhance --fresh` asks anew" if self._order.kind == "enhance" else "--fresh asks anew"
+        verb = "`inpaint enhance --recipe NAME --fresh`" if self._order.kind == "enhance" else "--fresh"
+        return f"{verb} asks anew"
 
     def _forget_unread(self, problem: ServiceError) -> None:
         """Have pictures that the service could not read brought anew when they are next needed.

@@ -34,7 +34,7 @@ _TICK = 0.1
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol, httpx.InvalidURL)
 
-_PERHAPS = ": perhaps paid; `inpaint enhance --fresh` asks anew"
+_PERHAPS = ": perhaps paid; `inpaint enhance --recipe NAME --fresh` asks anew, and pays for no fill"
 
 
 def missing(card: Card) -> str:
