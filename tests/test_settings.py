@@ -114,6 +114,7 @@ def test_wrong_settings_are_named_with_their_file(folder: Path, text: str, sente
     with pytest.raises(ParameterError, match=sentence) as problem:
         settings.load()
     assert "settings.yaml" in str(problem.value)
+    assert "u:p" not in str(problem.value), "a password is not quoted"
 
 
 def test_this_machine_needs_no_encryption(folder: Path) -> None:
