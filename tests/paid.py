@@ -49,11 +49,13 @@ class PaidRun:
         self.budget = Budget(limit)
         self.reserve, self.release = self.budget.reserve, self.budget.release
         self.shares: list[float] = []
+        self.told: list[str] = []
         self.cancel = threading.Event()
         self.cancel_when: Callable[[], bool] = self.cancel.is_set
 
     def progress(self, name: str, share: float) -> None:
         self.shares.append(share)
+        self.told.append(name)
 
     def cancelled(self, name: str = "") -> bool:
         return self.cancel_when()

@@ -102,6 +102,7 @@ WRONG_USE = [
     ((*MASK, "--num-images", "x"), "--num-images: expected a whole number, got 'x'"),
     ((*MASK, "--num-images", "65"), "fill.num_images: must be at most 64, got 65"),
     ((*MASK, "--prompt", "x" * 5000), "fill.prompt: must have at most 4000 characters, got 5000"),
+    ((*MASK, "--guidance", "nan"), "fill.guidance: expected a number, got nan"),
     ((*MASK, "--steps", "5"), "steps: telea does not take it"),
     ((*MASK, "--size", "9000x9000"), "size 9000x9000: the engine takes sides 1-8192"),
     ((*MASK, "--set", "dilate.radius"), "--set dilate.radius: expected stage.field=value, e.g. dilate.radius=3%"),

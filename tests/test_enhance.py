@@ -502,10 +502,15 @@ def test_the_verb_prints_the_prompt_alone(home: Path) -> None:
     (line,) = answer.text.splitlines()
     assert line.startswith("a chair, in the centre of the picture")
     assert "offline, free" in answer.err
+    (run,) = json.loads(call("runs", "--json").text)
+    assert (
+        call("resume", run["id"]).sentence
+        == f"run {run['id']}: was one of `inpaint enhance`, which is simply run again"
+    )
     report = json.loads(call("enhance", "p.png", "--mask", "m.png", "--prompt", "add a chair", "--json").text)
     assert report["prompt"].startswith("add a chair")
     assert "tells what to do" in report["hint"]
-    assert "34x34" in report["hole"]
+    assert "66x66" in report["hole"]
     assert call("enhance", "-", "--box", BOX, "--prompt", "a", stdin=Path("p.jpg").read_bytes()).code == 0
 
 
@@ -531,16 +536,44 @@ def test_the_verb_says_what_it_cost(account: Server) -> None:
     assert "limit of $0.0005" in call(*arguments, "--fresh", "--max-cost", "0.0005").err
 
 
-def test_the_verbs_failures_are_errors(home: Path) -> None:
+def test_what_the_verb_is_told_wrongly_is_an_error_and_an_enhancer_that_fails_leaves_the_prompt(home: Path) -> None:
     make_pictures()
     assert "set chat.model" in call("enhance", "p.png", "--box", BOX, "--prompt", "x", "--enhancer", "chat").sentence
     assert "say what should be there" in call("enhance", "p.png", "--box", BOX, "--prompt", " ").sentence
     assert "--prompt" in call("enhance", "p.png", "--box", BOX).sentence
+    other = call("enhance", "p.png", "--box", BOX, "--prompt", "x", "--recipe", "swap-background").sentence
+    assert other.startswith("--recipe swap-background: has no stage 'crop', so it fills no hole")
     with ChatServer(said("")) as chat:
         use_chat(home, chat)
-        answer = call("enhance", "p.png", "--mask", "m.png", "--prompt", "a chair", "--enhancer", "chat")
-    assert (answer.code, answer.text) == (1, "")
-    assert "no usable prompt came" in answer.err
+        arguments = ("enhance", "p.png", "--mask", "m.png", "--prompt", "a chair", "--enhancer", "chat")
+        answer = call(*arguments)
+        assert (answer.code, answer.text) == (1, "a chair\n"), "a script that goes on has a prompt"
+        assert answer.err.endswith(f"chat: {chat.url}: no usable prompt came; the prompt is as it was given\n")
+        report = json.loads(call(*arguments, "--json").text)
+        assert (report["prompt"], report["trouble"]) == ("a chair", f"{chat.url}: no usable prompt came")
+        chat.answers[:] = [(500, b"{")]
+        use_chat(home, chat, price=0.5)
+        assert f"chat: {chat.url}: HTTP 500: perhaps paid; " in call(*arguments).err
+        (line,) = (line for line in call("runs").text.splitlines() if "perhaps" in line)
+        assert line.endswith("  0 of 1 photos, $0.5 perhaps paid"), "and no $0.000 paid"
+        answer = call(*arguments)
+        assert (
+            "HTTP 500 (when it was last asked): perhaps paid; `inpaint enhance --recipe NAME --fresh` asks"
+            in answer.err
+        )
+        assert (answer.code, answer.text, "free" in answer.err) == (1, "a chair\n", False)
+
+
+@pytest.mark.parametrize(("recipe", "named"), [("replace-object", ()), ("add-content", ("--recipe", "add-content"))])
+def test_the_verbs_answer_is_the_one_of_the_recipe(account: Server, recipe: str, named: tuple[str, ...]) -> None:
+    make_pictures()
+    hole = ("p.png", "--box", BOX, "--prompt", "a chair")
+    assert "$0.001" in call("enhance", *hole, *named, "--enhancer", "wavespeed-prompt-optimizer").err
+    options = ("-m", "wavespeed-flux-fill-dev", "--enhance", "wavespeed-prompt-optimizer", "--json", "-o", "out.png")
+    (item,) = json.loads(call(recipe, *hole, *options).text)["items"]
+    assert item["price"]["total"] == pytest.approx(0.035), "the enhancer was paid before"
+    own = json.loads(call("enhance", *hole, "--dilate", "3", "--json").text)
+    assert own["hole"] != json.loads(call("enhance", *hole, "--json").text)["hole"]
 
 
 @pytest.mark.parametrize(
@@ -559,6 +592,19 @@ def test_a_bare_enhance_does_not_swallow_the_photo(words: tuple[str, ...]) -> No
     fill = next(step for step in item["steps"] if step["stage"] == "fill")
     assert fill["parameters"]["enhance"] in ("auto", "offline")
     assert "patchmatch takes no prompt: nothing was enhanced" in fill["notes"]
+
+
+@pytest.mark.parametrize("word", ["nope", "ofline", "p.jpgg"])
+def test_a_word_behind_enhance_that_is_neither_enhancer_nor_photo_is_told_with_what_is_known(word: str) -> None:
+    make_pictures()
+    answer = call(
+        "remove-object", "--mask", "m.png", "--prompt", "a chair", "--enhance", word, "p.png", "-o", "out.png"
+    )
+    assert answer.code == 2
+    assert answer.sentence == (
+        f"--enhance {word}: there is no enhancer and no photo of this name; enhancers: auto, chat, offline, "
+        "wavespeed-molmo2-prompt-optimizer, wavespeed-prompt-optimizer"
+    )
 
 
 def test_a_dry_run_counts_a_paid_enhancer(account: Server) -> None:

@@ -17,7 +17,7 @@ from scenes import cut as cut_out
 from toolkit import grounds
 from toolkit.edit import Edit
 from toolkit.engines import FillJob
-from toolkit.errors import EngineError, HeldBack, ParameterError
+from toolkit.errors import EngineError, HeldBack, ParameterError, UsageError
 from toolkit.geometry import Box, Limits, Price, Size
 from toolkit.patch import Canvas as Shown
 from toolkit.run import Run
@@ -172,17 +172,19 @@ def test_a_ground_is_the_same_however_it_is_read(seed: int, data: st.DataObject)
 
 
 def test_contact_shadows_are_left_to_the_engine(run: Run) -> None:
-    edit = Shadow(shadow="contact")(ready())
-    assert edit.shadows
-    painted = generate()(edit, run)
-    assert not painted.shadows
-    assert painted.steps[-1].notes[-1].startswith("the shadow was left out: the engine paints its own")
-    assert generate(share_background=True)(edit, run).shadows, "an engine that sees no product paints no shadow of it"
-    assert Generate()(edit, run).shadows
-    for shadow, left in (("auto", 0), ("keep", 1)):
-        edit = Shadow(shadow=shadow)(ready())
-        assert edit.shadows
-        assert len(generate()(edit, run).shadows) == left
+    painted = generate()(ready(), run)
+    for shadow, laid_on in (("auto", 0), ("contact", 0), ("off", 0), ("keep", 1)):
+        edit = Shadow(shadow=shadow)(painted)
+        assert len(edit.shadows) == len(edit.steps[-1].figures["shadows"]) == laid_on
+    for plan in (False, True):  # one sentence, and no other
+        (note,) = Shadow()(generate()(ready(), run, plan=plan), run, plan=plan).steps[-1].notes
+        assert note.startswith("the engine paints the shadow with the ground")
+    shared = generate(share_background=True)(ready(), run)
+    assert Shadow()(shared).shadows, "an engine that sees no product paints no shadow of it"
+    assert Shadow()(Generate()(ready(), run)).shadows
+    with pytest.raises(UsageError, match="put it before shadow"):
+        generate()(Shadow()(ready()), run)
+    assert Shadow()(laid(ready(), run)).shadows, "a ground that is laid already is of another backdrop"
 
 
 @given(
@@ -279,6 +281,7 @@ def test_what_does_not_go_together_is_named(run: Run, engine: StandIn) -> None:
     for values, sentence in [
         ({"background_prompt": "x", "background": "white"}, r"both say what lies behind; give one of them"),
         ({"background_prompt": "x", "share_background": True, "detail": "full"}, r"^share_background: one background"),
+        ({"background_prompt": " "}, r"^background_prompt: is empty; say what an engine is to paint"),
         ({"num_images": 3}, r"^num_images: has a meaning only with a background_prompt"),
         ({"model": "painter"}, r"^model: has a meaning only with"),
         ({"background_prompt": "x", "model": "painter", "size": "100x100"}, r"^size 100x100: the engine takes sides"),
@@ -325,7 +328,8 @@ def test_a_variation_that_is_refused_leaves_the_others(engine: StandIn) -> None:
         with Run(workers=1, engines={"painter": (painter, Flagging(engine.answer))}) as run:
             edit = laid(ready(height=150, width=300), run, num_images=3, detail=detail)
         assert [stack.seeds for stack in edit.stacks] == [(0,), (2,)]
-        assert edit.steps[-2].warnings == ("seed 1: flagged; it counts as paid and was not used",)
+        (warning,) = edit.steps[-2].warnings
+        assert warning.startswith("seed 1: flagged; it counts as paid and was not used: try another seed or prompt; ")
 
 
 def test_a_background_of_ones_own_in_a_recipe_is_said_not_to_be_used(run: Run) -> None:

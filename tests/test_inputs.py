@@ -163,7 +163,7 @@ def test_paths_count_from_the_table(here: Path) -> None:
     Path("s/j.jsonl").write_text('{"photo": "a.png", "mask": "m.png", "protect": "k.png", "output": "../o/x.png"}')
     (item,) = gather([], jobs=Path("s/j.jsonl"), known=KNOWN)
     assert (item.source, item.options) == (Path("s/a.png"), {"mask": "s/m.png", "protect": ("s/k.png",)})
-    assert item.output == Path("s/../o/x.png")
+    assert item.output == Path("o/x.png")
 
 
 @pytest.mark.parametrize("absolute", [False, True])

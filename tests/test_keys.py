@@ -112,8 +112,12 @@ def test_forgetting(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAVESPEED_API_KEY", "from-outside")
     answer = call("keys", "forget", "wavespeed")
     assert answer.code == 0
-    assert "environment variable WAVESPEED_API_KEY" in answer.err
+    assert answer.err == (
+        f"wavespeed: its key was taken out of {home / 'config' / 'keys.yaml'}\n"
+        "  warning: the environment variable WAVESPEED_API_KEY still holds one, which is used\n"
+    )
     monkeypatch.delenv("WAVESPEED_API_KEY")
+    assert call("keys", "forget", "wavespeed").err == "wavespeed: no key was stored\n"
     assert stored("wavespeed") == ""
     assert stored("chat") == "another-key-0123"
 

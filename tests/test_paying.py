@@ -14,6 +14,9 @@ from paid import quick_card
 from PIL import Image
 from wavespeed_server import Server
 
+from toolkit.dataset.held import write_table
+from toolkit.errors import HeldBack
+
 MODEL = ("-m", "wavespeed-flux-fill-dev")
 MASK = ("--mask", "m.png", *MODEL)
 
@@ -295,14 +298,24 @@ def test_an_unsure_mask_is_held_back_and_released_by_hand(service: Server, monke
     assert service.requests == []
     (run,) = runs()
     assert [item["state"] for item in run_of(run["id"])["items"]] == ["held"]
+    assert run["state"] == "ended"
+    assert "no run is open: all that was begun is done or held back" in call("resume").sentence
+    said = call("resume", run["id"])
+    assert said.code == 0
+    shown = call("runs", "show", run["id"]).text
+    assert "0 of 1 photos, 1 held back, free" in shown
     table = Path(f"held/{run['id']}/jobs.jsonl")
     assert {path.name for path in table.parent.iterdir()} == {
         "jobs.jsonl",
         "noise-remove-object.png",
         "noise-remove-object-overlay.png",
     }
+    released = f"run `inpaint remove-object --jobs {table}` with the same options but those that point"
+    assert all(released in text for text in (answer.err, shown, said.text))
+    assert said.text.startswith(f"run {run['id']}: nothing is open; held back: 1 of 1\n")
     released = call("remove-object", "--jobs", str(table), *MODEL, "--prompt", "a lake")
     assert released.code == 0, released.err
+    assert released.text.startswith("../../noise.png (jobs.jsonl line 1) -> noise-remove-object.png  (")
     assert Path("noise-remove-object.png").is_file()
     assert [sent.inputs["prompt"] for sent in service.accepted] == ["a lake"]
 
@@ -341,6 +354,7 @@ def test_a_run_is_taken_up_where_it_stopped(service: Server) -> None:
     assert len(runs()) == 1
     assert (runs()[0]["paid"], runs()[0]["perhaps_paid"]) == (pytest.approx(0.14), 0)
     assert "no run is open" in call("resume").err
+    assert "all of its 4 photos are done" in call("resume", runs()[0]["id"]).text
 
 
 def test_a_drawn_seed_is_kept_when_a_run_is_taken_up(service: Server) -> None:
@@ -358,7 +372,11 @@ def test_flagged_pictures_are_paid_and_not_used(service: Server) -> None:
     assert re.search(r"content check flagged.*counts as paid", answer.err)
     assert not Path("p-remove-object.png").exists()
     assert runs()[0]["paid"] == 0.035
-    assert call("remove-object", "p.png", *MASK).code == 1
+    again = call("remove-object", "p.png", *MASK)
+    assert again.code == 1
+    assert again.sentence.endswith(
+        "it was paid before and nothing is left to use: try another seed or prompt; --fresh pays for the same anew"
+    )
     assert len(service.accepted) == 1, "the same is not paid twice"
 
 
@@ -427,6 +445,17 @@ def test_masks_held_of_photos_that_share_a_stem_are_kept_apart() -> None:
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     assert {row["mask"] for row in rows} == {"a.png", "a.jpg.png"}
     assert all((table.parent / row["mask"]).is_file() for row in rows)
+
+
+def test_masks_held_when_a_run_is_taken_up_join_those_held_before(tmp_path: Path) -> None:
+    def problem(name: str) -> HeldBack:
+        row = {"photo": "p.png", "mask": str(tmp_path / "held" / name), "output": "x.png"}
+        return HeldBack("held back", None, row, tmp_path / "held")
+
+    write_table(tmp_path / "held", [problem("a.png"), problem("b.png")])
+    table = write_table(tmp_path / "held", [problem("b.png"), problem("c.png")])
+    masks = [json.loads(line)["mask"] for line in table.read_text().splitlines()]
+    assert masks == ["a.png", "b.png", "c.png"]
 
 
 def test_a_run_taken_up_names_the_photos_that_changed(service: Server) -> None:

@@ -116,6 +116,15 @@ def test_a_budget_refuses_what_would_pass_it() -> None:
         list(run.fill(paid, [job()]))
 
 
+def test_a_budget_that_got_everything_back_has_spent_nothing() -> None:
+    budget = Budget()
+    for price in (0.1, 0.2):
+        budget.reserve(price)
+    for price in (0.1, 0.2):
+        budget.release(price)
+    assert budget.spent == 0.0
+
+
 def test_what_is_still_under_way_when_a_run_has_ended_begins_no_other() -> None:
     journal = Journal()
     with Run(workers=1, journal=journal) as run:

@@ -36,6 +36,7 @@ class Mixed(Model):
         (Fill, {"num_images": True}, "place.num_images: expected integer, got True"),
         (Fill, {"num_images": 0}, "place.num_images: must be at least 1, got 0"),
         (Fill, {"num_images": 65}, "place.num_images: must be at most 64, got 65"),
+        (Fill, {"guidance": float("nan")}, "place.guidance: expected a number, got nan"),
         (Fill, {"seed": -1}, "place.seed: must be at least 0, got -1"),
         (Mixed, {}, "place.needed: is missing"),
         (Mixed, {"needed": 1, "near_by": 0}, "place.near_by: must be more than 0.0, got 0"),

@@ -101,6 +101,10 @@ def test_keys_that_others_may_read_from_now_on_are_not_used() -> None:
         ("wavespeed: {base_url: 'http://example.org'}", "not encrypted"),
         ("wavespeed: {base_url: example.org}", "expected an address"),
         ("wavespeed: {base_url: 'https://'}", "expected an address"),
+        ("wavespeed: {proxy: 'ftp://u:p@h:21'}", "schemes are http, https, socks4, socks4a, socks5, socks5h"),
+        ("wavespeed: {proxy: 'u:p@proxy:3128'}", "wavespeed.proxy: expected an address such as http://"),
+        ("wavespeed: {proxy: 'http://proxy:port'}", "wavespeed.proxy: expected an address such as http://"),
+        ("wavespeed: {proxy: 'https://proxy'}", "give its http:// address"),
         ("wavespeed: {speed: 3}", "no parameter 'speed'"),
         ("- 1", "expected settings by name"),
     ],
@@ -110,6 +114,7 @@ def test_wrong_settings_are_named_with_their_file(folder: Path, text: str, sente
     with pytest.raises(ParameterError, match=sentence) as problem:
         settings.load()
     assert "settings.yaml" in str(problem.value)
+    assert "u:p" not in str(problem.value), "a password is not quoted"
 
 
 def test_this_machine_needs_no_encryption(folder: Path) -> None:

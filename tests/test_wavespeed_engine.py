@@ -118,7 +118,7 @@ def test_everything_flagged_is_an_error_and_paid(service: Server, photo: Path) -
     service.fault("task", "nsfw", times=None)
     with pytest.raises(EngineError, match="counts as paid and nothing is left"):
         edited(photo)
-    with pytest.raises(EngineError, match="counts as paid and nothing is left"):
+    with pytest.raises(EngineError, match="was paid before and nothing is left"):
         edited(photo)
     service.accepted_once(1)
 

@@ -444,6 +444,30 @@ def test_without_uploads_pictures_go_within_the_request(service: Server, tmp_pat
     assert not any(b"base64" in path.read_bytes() for path in tmp_path.glob("*.sqlite3*"))
 
 
+def test_a_storage_that_refuses_files_is_not_asked_again(
+    service: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.fault("multipart", 404, times=None)
+    service.fault("put", 403, times=None)
+    done_once(service, tmp_path)
+    assert service.accepted[0].inputs["image"].startswith("data:image/png;base64,")
+    assert service.counts["put"] == 2, "once a file"
+    monkeypatch.setattr("toolkit.wavespeed.uploads._LARGEST_INLINE", 0)
+    tasks, journal = account(service, None)
+    with pytest.raises(ServiceError, match=r"^WaveSpeed: its place for uploads refuses files \(HTTP 403\)$"):
+        tasks.get(order(1), PaidRun(journal))
+    assert service.counts["put"] == 3
+
+
+def test_a_wait_to_bring_pictures_is_told(service: Server) -> None:
+    service.fault("multipart", 404, times=None)
+    service.fault("put", 503)
+    tasks, journal = account(service, None)
+    run = PaidRun(journal)
+    tasks.get(order(), run)
+    assert "window 0: its pictures were not taken; they are brought again in 1 s" in run.told
+
+
 def test_what_is_sent(service: Server, tmp_path: Path) -> None:
     done_once(service, tmp_path)
     sent = service.accepted[0].inputs

@@ -139,13 +139,11 @@ class Shadow:
         box: where it lies on the photo's plane; nothing beyond it, whatever `strength` says.
         strength: 255 s; 255 = nothing but `colour`.
         colour: sRGB, 0-255.
-        asked: the photo's own, asked for by name; a ground that is painted with the subject in view has no other.
     """
 
     box: Box
     strength: Mask
     colour: tuple[int, int, int] = (0, 0, 0)
-    asked: bool = False
 
     def read(self, box: Box) -> npt.NDArray[np.uint8]:
         """The strength (h, w) in a box of the plane."""

@@ -64,7 +64,7 @@ class Budget:
     def release(self, price: float) -> None:
         """Give back what was set aside and certainly not spent."""
         with self._lock:
-            self.spent -= price
+            self.spent = round(self.spent - price, 9)  # nothing is nothing, and no 1e-17
 
 
 class _Allotment:

@@ -65,6 +65,8 @@ def explain(problem: ValidationError, model: type[BaseModel], place: str) -> str
         "greater_than": ("more than", "gt"),
         "less_than": ("less than", "lt"),
     }
+    if kind in bounds and given != given:  # which no bound holds
+        return f"{where}: expected a number, got nan"
     if kind in bounds:
         words, key = bounds[kind]
         return f"{where}: must be {words} {context[key]}, got {shown(given)}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from toolkit import disk
 from toolkit.errors import EngineError, OutputError, ParameterError
@@ -27,6 +27,9 @@ KEYS: Mapping[str, str] = {
     "huggingface": "HF_TOKEN",
 }
 """Services that take a key, and the environment variable that goes before the stored one."""
+
+PROXIES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+"""Schemes of the proxies that can be used."""
 
 _SETTLED = 3.0
 """Seconds after a file was changed until its times would tell of another change, on any file system."""
@@ -80,9 +83,20 @@ class WaveSpeed(Model):
 
     @field_validator("proxy")
     @classmethod
-    def _proxy(cls, value: str) -> str:
-        if value and "://" not in value:
-            raise ValueError(f"expected an address such as http://proxy.example.org:3128, got {value!r}")
+    def _proxy(cls, value: str, info: ValidationInfo) -> str:
+        value = value.strip()
+        try:
+            by = urlsplit(value)
+            usable = by.scheme in PROXIES and by.hostname and by.port != 0
+        except ValueError:
+            usable = False
+        if value and not usable:  # it is not quoted back: it may hold a password
+            raise ValueError(
+                "expected an address such as http://proxy.example.org:3128 or socks5://127.0.0.1:1080; the schemes are "
+                f"{', '.join(PROXIES)}"
+            )
+        if value and by.scheme == "https" and info.data.get("base_url", "").startswith("https://"):
+            raise ValueError("an https:// proxy takes no encrypted traffic within its own; give its http:// address")
         return value
 
 
@@ -196,6 +210,13 @@ def key_place(service: str) -> str:
     return str(_key_file()) if key_for(service) else ""
 
 
+def stored_keys() -> dict[str, Any]:
+    """The keys in their file by service, whoever may read it."""
+    path = _key_file()
+    stored = read_yaml(path) if path.is_file() else {}
+    return stored if isinstance(stored, dict) else {}
+
+
 def store_key(service: str, key: str) -> Path:
     """Keep a key in a file that only its owner can read; an empty one is forgotten. Returns the file.
 
@@ -204,8 +225,7 @@ def store_key(service: str, key: str) -> Path:
         OutputError: when it cannot be written.
     """
     path = _key_file()
-    stored = read_yaml(path) if path.is_file() else {}
-    keys = {name: value for name, value in stored.items() if name != service} if isinstance(stored, dict) else {}
+    keys = {name: value for name, value in stored_keys().items() if name != service}
     if key:
         keys[service] = _proper(key, "the key")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -44,14 +45,24 @@ class VerbCommand(click.Command):
         self._optional = optional
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, so that the photo behind a bare flag stays a photo."""
+        """As click does, so that the photo behind a bare flag stays a photo.
+
+        Raises:
+            ParameterError: when a word behind one is neither a value it knows nor a photo.
+        """
         end = args.index("--") if "--" in args else len(args)
         written = list(args)
         for index in reversed(range(end)):
             if args[index] not in self._optional:
                 continue
             bare, known = self._optional[args[index]]
-            if index + 1 == end or args[index + 1] not in known():
+            word = args[index + 1] if index + 1 < end else ""
+            if word not in known():
+                if word and not word.startswith("-") and not os.path.exists(word) and not ctx.resilient_parsing:
+                    raise ParameterError(
+                        f"{args[index]} {word}: there is no enhancer and no photo of this name; enhancers: "
+                        f"{', '.join(sorted(known()))}"
+                    )
                 written[index] = f"{args[index]}={bare}"
         return super().parse_args(ctx, written)
 

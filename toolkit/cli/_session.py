@@ -19,8 +19,8 @@ import click
 
 from toolkit.cli._brake import total
 from toolkit.cli._invocation import current
-from toolkit.dataset.held import write_table
-from toolkit.dataset.inputs import STANDARD, Item
+from toolkit.dataset.held import release, write_table
+from toolkit.dataset.inputs import STANDARD, TABLE, Item
 from toolkit.dataset.runner import Outcome, Work, run_all
 from toolkit.errors import Cancelled, HeldBack, InputError, OutputError, ParameterError
 from toolkit.run import Run
@@ -129,7 +129,7 @@ def work_through(
         _say_held([outcome.error for outcome in failed if isinstance(outcome.error, HeldBack)], called.arguments)
         if run.budget.spent and run.journal.trouble:
             click.echo(f"inpaint: the run could not be written down: {run.journal.trouble}", err=True)
-        run.end("failed" if failed else "ended")
+        run.end("failed" if any(not isinstance(outcome.error, HeldBack) for outcome in failed) else "ended")
     line.clear()
     if len(items) > 1:
         held = sum(isinstance(outcome.error, HeldBack) for outcome in failed)
@@ -177,19 +177,17 @@ def _note(outcome: Outcome, run: Run) -> None:
         run.journal.note(run.id, outcome.number, outcome.item.name, "done", {"outputs": outputs})
     elif not isinstance(outcome.error, Cancelled):
         state: Literal["held", "failed"] = "held" if isinstance(outcome.error, HeldBack) else "failed"
-        run.journal.note(run.id, outcome.number, outcome.item.name, state, {"error": str(outcome.error)})
+        detail = {"error": str(outcome.error)}
+        if isinstance(outcome.error, HeldBack) and outcome.error.folder is not None:
+            detail["table"] = str(outcome.error.folder / TABLE)
+        run.journal.note(run.id, outcome.number, outcome.item.name, state, detail)
 
 
 def _say_held(problems: Sequence[HeldBack], arguments: Sequence[str]) -> None:
     """Write the tables by which what was held back is released, and say how."""
     for folder in {problem.folder for problem in problems if problem.folder is not None}:
         table = write_table(folder, [problem for problem in problems if problem.folder == folder])
-        verb = next((text for text in arguments if not text.startswith("-")), "RECIPE")
-        click.echo(
-            f"inpaint: masks held back lie in {folder}; correct what is wrong and run "
-            f"`inpaint {verb} --jobs {table}` with the same options but those that point",
-            err=True,
-        )
+        click.echo(f"inpaint: {release(table, arguments)}", err=True)
 
 
 def standard_input(photos: Sequence[str]) -> bytes | None:

@@ -11,24 +11,26 @@ import click
 from toolkit.cli._options import option_for, photo_options, value_of
 from toolkit.cli._session import ProgressLine, megapixels, standard_input
 from toolkit.dataset.inputs import STANDARD
-from toolkit.errors import Cancelled, EngineError, UsageError
+from toolkit.edit import Edit
+from toolkit.errors import Cancelled, UsageError
 from toolkit.photo import Photo
 from toolkit.prompts import hint
 from toolkit.recipe import Recipe
 from toolkit.run import Run
-from toolkit.stages._enhancing import enhance_job
-from toolkit.stages.dilate import Dilate
+from toolkit.stages._enhancing import asked_of, enhance_job
+from toolkit.stages.crop import Crop
 from toolkit.stages.select import Select
 
 
-def _run(photo: str, prompt: str, enhancer: str, as_json: bool, **given: Any) -> int:
+def _run(photo: str, prompt: str, enhancer: str, recipe: str, as_json: bool, **given: Any) -> int:
     if not prompt.strip():
         raise UsageError("--prompt: say what should be there")
-    stages = [Select(), *([Dilate(radius=given["dilate"])] if given["dilate"] else [])]
-    recipe = Recipe(stages, name="enhance")
-    known = recipe.options()
+    whole = Recipe.load(recipe)
+    if Crop not in [item.stage for item in whole.items]:
+        raise UsageError(f"--recipe {recipe}: has no stage 'crop', so it fills no hole; take replace-object, say")
+    known = Recipe([Select()]).options()
     options = {name: value_of(known[name], given[name]) for name in known if given.get(name) not in (None, ())}
-    bound = recipe.bind(options)
+    bound = whole.bind(options, {"dilate.radius": given["dilate"]} if given["dilate"] else {})
     data, pixels = standard_input([photo]), megapixels(given["max_megapixels"])
     limit = {} if pixels is None else {"max_pixels": pixels}
     name = None if data is None else "standard input"
@@ -38,11 +40,15 @@ def _run(photo: str, prompt: str, enhancer: str, as_json: bool, **given: Any) ->
         card = run.card("enhance", enhancer)
         run.begin({"verb": "enhance", "photos": [source.name], "prompt": prompt, "enhancer": card.name})
         try:
-            edit = bound(source, run)
+            edit = Edit.of(source)
+            for stage in bound.stages():
+                if isinstance(stage, Crop):
+                    break
+                edit = stage(edit, run)
             assert edit.mask is not None
             job = enhance_job(edit, edit.mask, prompt, card)
             start = time.perf_counter()
-            found = run.enhancer(card).enhance(job, run)
+            found = asked_of(job, card, run)
             run.journal.note(run.id, 0, source.name, "failed" if found.trouble else "done", {"error": found.trouble})
             if found.trouble:
                 run.end("failed")
@@ -62,18 +68,20 @@ def _run(photo: str, prompt: str, enhancer: str, as_json: bool, **given: Any) ->
     before = "paid before" if found.facts.get("kept") and not card.free else "free"
     cost = f"${found.price:g}" if found.price else before
     if found.trouble:
-        raise EngineError(f"{card.name}: {found.trouble} ({cost})")
+        paid = f" (${found.price:g} paid)" if found.price else ""
+        click.echo(f"inpaint: {card.name}: {found.trouble}{paid}; the prompt is as it was given", err=True)
     if as_json:
         report = {
             "given": prompt, "prompt": found.prompt, "enhancer": card.name, "revision": card.revision,
             "price": found.price, "currency": card.price.currency, "seconds": round(seconds, 3),
-            "hole": job.surroundings.text, "hint": hint(prompt), **found.facts,
+            "hole": job.surroundings.text, "hint": hint(prompt), "trouble": found.trouble, **found.facts,
         }  # fmt: skip
         click.echo(json.dumps(report, indent=2, ensure_ascii=False, default=str))
     else:
         click.echo(found.prompt)
-        click.echo(f"{card.name}, {cost}, {seconds:.1f} s", err=True)
-    return 0
+        if not found.trouble:
+            click.echo(f"{card.name}, {cost}, {seconds:.1f} s", err=True)
+    return 1 if found.trouble else 0
 
 
 command = click.Command(
@@ -81,8 +89,13 @@ command = click.Command(
     params=[
         click.Argument(["photo"], metavar=f"PHOTO|{STANDARD}"),
         *(option_for(option) for option in Recipe([Select()]).options().values()),
-        click.Option(["--dilate"], metavar="RADIUS", help="grow the hole: pixels, or a share of its diagonal (2%)"),
+        click.Option(
+            ["--dilate"], metavar="RADIUS", help="around what is pointed at: pixels or 2% [default: the recipe's]"
+        ),
         click.Option(["--prompt"], required=True, help="what should be there"),
+        click.Option(
+            ["--recipe"], default="replace-object", metavar="NAME", help="whose hole it is [default: replace-object]"
+        ),
         click.Option(["--enhancer"], default="auto", metavar="NAME", help="who writes it [default: auto]"),
         click.Option(["--fresh"], is_flag=True, help="ask anew although the answer is kept from before"),
         click.Option(["--max-cost"], type=click.FloatRange(min=0), metavar="DOLLARS", help="spend no more"),
@@ -90,5 +103,6 @@ command = click.Command(
         *photo_options(),
     ],
     callback=_run,
-    help="Write a better prompt for a hole, and nothing else: only the prompt goes to standard output.",
+    help="Write the prompt that a recipe's --enhance would send for a hole, and nothing else: only it goes to standard "
+    "output. Where the enhancer fails that is the prompt as given, which is said; it ends with 1 then.",
 )

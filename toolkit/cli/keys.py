@@ -7,7 +7,7 @@ import sys
 import click
 
 from toolkit.errors import EngineError, InputError, UsageError
-from toolkit.settings import KEYS, key_for, key_place, store_key
+from toolkit.settings import KEYS, key_for, key_place, store_key, stored_keys
 
 
 @click.group("keys")
@@ -53,10 +53,12 @@ def _list() -> int:
 def _forget(service: str) -> int:
     """Take the stored key of SERVICE away."""
     _check(service)
-    path = store_key(service, "")
-    click.echo(f"{service}: no key is in {path}", err=True)
+    if service in stored_keys():
+        click.echo(f"{service}: its key was taken out of {store_key(service, '')}", err=True)
+    else:
+        click.echo(f"{service}: no key was stored", err=True)
     if place := key_place(service):
-        click.echo(f"  warning: there is still the {place}", err=True)
+        click.echo(f"  warning: the {place} still holds one, which is used", err=True)
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from toolkit.cli._invocation import Invocation
+from toolkit.cli.runs import releases
 from toolkit.entries import RunEntry
 from toolkit.errors import InputError, UsageError
 from toolkit.journal import Journal
@@ -29,10 +30,17 @@ def command(ctx: click.Context, name: str | None, max_cost: float | None) -> int
     journal = Journal(state_folder())
     run = journal.run(name) if name else _last_open(journal)
     arguments = list(run.about.get("arguments", ()))
+    if not arguments and (verb := run.about.get("verb")):
+        raise UsageError(f"run {run.id}: was one of `inpaint {verb}`, which is simply run again")
     if not arguments:
         raise UsageError(f"run {run.id}: was made from Python, not by a command; run the same code again")
     if not is_open(run):
-        click.echo(f"run {run.id}: all of its {len(run.about.get('photos', ()))} photos are done")
+        photos, held = len(run.about["photos"]), sum(item.state == "held" for item in run.items)
+        done = f"all of its {photos} photos are done" if photos > 1 else "its photo is done"
+        waiting = f"nothing is open; held back: {held} of {photos}"
+        click.echo(f"run {run.id}: {waiting if held else done}")
+        for sentence in releases(run):
+            click.echo(sentence)
         return 0
     if _from_stream(run):
         raise InputError(f"run {run.id}: its photo came from standard input, which is gone; run the command again")
@@ -65,4 +73,4 @@ def _last_open(journal: Journal) -> RunEntry:
             whole = journal.run(run.id)
             if is_open(whole) and not _from_stream(run):
                 return whole
-    raise UsageError("no run is open: all that was begun is done; `inpaint runs` lists them")
+    raise UsageError("no run is open: all that was begun is done or held back; `inpaint runs` lists them")

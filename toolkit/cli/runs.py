@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from toolkit.dataset.held import release
 from toolkit.entries import Entry, RunEntry
 from toolkit.errors import UsageError
 from toolkit.journal import Journal
@@ -43,6 +44,8 @@ def _line(journal: Journal, run: RunEntry) -> str:
     done = sum(item.state == "done" for item in run.items)
     photos = run.about.get("photos") or ()
     count = f"{done} of {len(photos)} photos" if photos else "from Python"
+    held = sum(item.state == "held" for item in run.items)
+    count += f", {held} held back" if held else ""
     verb = run.about.get("recipe") or run.about.get("verb") or "-"
     return f"{run.id}  {_when(run.at)}  {run.state:11}  {verb:16}  {count}, {bill(journal, run.id)}"
 
@@ -50,9 +53,13 @@ def _line(journal: Journal, run: RunEntry) -> str:
 def bill(journal: Journal, run: str) -> str:
     """What a run cost, in words."""
     paid, perhaps = journal.paid(run)
-    if not paid and not perhaps:
-        return "free"
-    return f"${paid:.3f} paid" + (f", ${perhaps:.3f} perhaps paid" if perhaps else "")
+    parts = [_dollars(paid, "paid")] if paid else []
+    parts += [_dollars(perhaps, "perhaps paid")] if perhaps else []
+    return ", ".join(parts) or "free"
+
+
+def _dollars(amount: float, word: str, nothing: str = "free") -> str:
+    return f"${round(amount, 6):g} {word}" if amount else nothing
 
 
 def _show(journal: Journal, run: RunEntry, as_json: bool) -> int:
@@ -65,15 +72,25 @@ def _show(journal: Journal, run: RunEntry, as_json: bool) -> int:
     for item in run.items:
         told = item.detail.get("error") or ", ".join(item.detail.get("outputs", ()))
         click.echo(f"  {item.state:6} {item.name}  {told}")
+    for sentence in releases(run):
+        click.echo(f"  {sentence}")
     for job in run.jobs:
         click.echo(f"  {_job(job)}")
     return 0
 
 
+def releases(run: RunEntry) -> list[str]:
+    """How the photos that a run holds back are released, a sentence a table."""
+    tables = dict.fromkeys(item.detail["table"] for item in run.items if "table" in item.detail)
+    return [release(table, run.about.get("arguments", ())) for table in tables]
+
+
 def _job(job: Entry) -> str:
-    cost = {"done": f"${job.price:g} paid", "failed": f"${job.paid or 0:g} paid", "intended": "not sent"}.get(
-        job.state, f"${job.price:g} perhaps paid"
-    )
+    cost = {
+        "done": _dollars(job.price, "paid"),
+        "failed": _dollars(job.paid or 0.0, "paid", "not paid"),
+        "intended": "not sent",
+    }.get(job.state, _dollars(job.price, "perhaps paid"))
     parts = [f"{job.state:8} {job.kind:7}", job.remote or "-", cost]
     if "sending" in job.times:
         parts.append(_when(job.times["sending"]))

@@ -34,14 +34,26 @@ def row(item: Item, mask: Path, target: Path) -> dict[str, Any]:
     return {"photo": str(item.source.resolve()), "mask": str(mask.resolve()), "output": str(target.resolve()), **kept}
 
 
+def release(table: Path | str, arguments: Sequence[str]) -> str:
+    """How what is held back by the command with these arguments is released, as a sentence."""
+    verb = next((text for text in arguments if not text.startswith("-")), "RECIPE")
+    return (
+        f"masks held back lie in {Path(table).parent}; correct what is wrong and run `inpaint {verb} --jobs {table}` "
+        "with the same options but those that point"
+    )
+
+
 def write_table(folder: Path, held: Sequence[HeldBack]) -> Path:
-    """The table of what was held back; returns its file."""
+    """The table of what was held back, now and before the run was taken up; returns its file."""
     path = folder / TABLE
     make_folder(path)
+    rows = [_relative(problem.row, folder) for problem in held]
+    if path.exists():
+        before = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [row for row in before if row["mask"] not in {one["mask"] for one in rows}] + rows
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "w", encoding="utf-8") as file:
-        for problem in held:
-            file.write(json.dumps(_relative(problem.row, folder), default=str) + "\n")
+        file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
     os.replace(temporary, path)
     return path
 

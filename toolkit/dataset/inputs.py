@@ -176,11 +176,17 @@ def read_jobs(path: Path, known: Iterable[str]) -> Iterator[Item]:
         except ToolkitError as problem:
             yield Item(place, b"", problem=ParameterError(f"{place}: {problem}"))
             continue
-        source = path.parent / photo
+        source = _plain(path.parent / photo)
         if not os.path.isfile(source):
             yield Item(place, b"", problem=InputError(f"{place}: {photo}: there is no such file"))
             continue
-        yield Item(f"{photo} ({place})", source, path.parent / output if output else None, options)
+        yield Item(f"{photo} ({place})", source, _plain(path.parent / output) if output else None, options)
+
+
+def _plain(path: Path) -> Path:
+    """The same place without `..` in it; as it is where a link would lead that elsewhere."""
+    plain = os.path.normpath(path)
+    return Path(plain) if os.path.realpath(plain) == os.path.realpath(path) else path
 
 
 def _writable(values: Iterable[Any]) -> bool:

@@ -18,7 +18,7 @@ from toolkit.surroundings import look
 
 
 @dataclass(frozen=True)
-class _Decision:
+class Decision:
     """The prompt to be sent, and what came of asking for it."""
 
     prompt: str
@@ -57,27 +57,32 @@ def enhanced(edit: Edit, hole: Mask, prompt: str, card: Card, run: Run, log: Log
     return decision.prompt
 
 
-def _decided(job: EnhanceJob, card: Card, run: Run) -> _Decision:
+def _decided(job: EnhanceJob, card: Card, run: Run) -> Decision:
     name = run.id
     if run.journal.trouble and card.free:
-        return _asked(job, card, run)
+        return asked_of(job, card, run)
     # Under the run and the enhancer's name alone: a newer enhancer must not change a run that is taken up again.
     whole = EnhanceJob(job.prompt, job.surroundings, job.picture, job.hole, (card.name, ""))
     key = hashlib.sha256(f"decided\0{name}\0{whole.key}".encode()).hexdigest()
     with run.journal.claim(key, "enhance", run=name, cancelled=run.cancelled) as claim:
         if claim.entry.state == "done":
-            return _Decision(**{**claim.entry.answer, "price": 0.0})
-        decision = _asked(job, card, run)
+            return Decision(**{**claim.entry.answer, "price": 0.0})
+        decision = asked_of(job, card, run)
         if claim.entry.state == "intended":
             claim.sending({"given": job.prompt, "enhancer": card.name, "revision": card.revision}, 0.0)
         claim.done({"prompt": decision.prompt, "trouble": decision.trouble, "facts": decision.facts})
     return decision
 
 
-def _asked(job: EnhanceJob, card: Card, run: Run) -> _Decision:
+def asked_of(job: EnhanceJob, card: Card, run: Run) -> Decision:
+    """What an enhancer makes of the prompt; the one given where it fails.
+
+    Raises:
+        Cancelled: when the run was cancelled.
+    """
     try:
         with run.elsewhere(card):
             found: EnhanceResult = run.enhancer(card).enhance(job, run)
     except EngineError as problem:
-        return _Decision(job.prompt, trouble=str(problem))
-    return _Decision(found.prompt or job.prompt, found.price, found.trouble, found.facts)
+        return Decision(job.prompt, trouble=str(problem))
+    return Decision(found.prompt or job.prompt, found.price, found.trouble, found.facts)

@@ -24,6 +24,9 @@ TUNABLE = ("steps", "guidance", "lora", "memory", "speed")
 """Parameters that are passed on to the engine as the card takes them."""
 
 
+_WAY_OUT = ": try another seed or prompt; --fresh pays for the same anew"
+
+
 class Seeded(Model):
     """The seed of a stage that chooses something; a base beside `Stage`."""
 
@@ -251,7 +254,8 @@ def answers(run: Run, card: Card, log: Log, asked: Sequence[Asked], windows: int
     for result in _results(run, card, [one.job for one in asked]) if asked else ():
         one = _owner(waiting, result.job)
         if result.refused:
-            refused |= dict.fromkeys(one.variations, result.refused)
+            counts = "it counts as paid" if result.price or card.free else "it was paid before"
+            refused |= dict.fromkeys(one.variations, f"{result.refused}; {counts}")
         else:
             images[one.window] |= dict(zip(one.variations, result.images, strict=True))
         spent[one.window]["seconds"] += result.seconds
@@ -263,10 +267,10 @@ def answers(run: Run, card: Card, log: Log, asked: Sequence[Asked], windows: int
             )
     log.price += sum(one["price"] for one in spent)
     for k, reason in sorted(refused.items()):
-        log.warnings.append(f"seed {seeds[k]}: {reason}; it counts as paid and was not used")
+        log.warnings.append(f"seed {seeds[k]}: {reason} and was not used{_WAY_OUT}")
     kept = [k for k in range(len(seeds)) if k not in refused]
     if not kept:
-        raise EngineError(f"{card.name}: {next(iter(refused.values()))}; it counts as paid and nothing is left to use")
+        raise EngineError(f"{card.name}: {next(iter(refused.values()))} and nothing is left to use{_WAY_OUT}")
     return Answers(images, spent, kept)
 
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from toolkit import blend
 from toolkit.blend.arrays import blocks
-from toolkit.edit import Cutout, Edit, Patch, Shadow, Stack
+from toolkit.edit import Cutout, Edit, Patch, Shadow, Stack, Step
 from toolkit.errors import InputError, ParameterError
 from toolkit.geometry import Box
 from toolkit.mask import Mask
@@ -225,6 +225,12 @@ class Scene:
         return np.concatenate(
             [blend.levels(straight, self.photo.dtype), blend.levels(seen * top, self.photo.dtype)], axis=2
         )
+
+
+def begun(edit: Edit) -> tuple[Step, ...]:
+    """The steps that lead to the backdrop that is laid next."""
+    last = max((k for k, step in enumerate(edit.steps) if step.stage == Backdrop.name), default=-1)
+    return edit.steps[last + 1 :]
 
 
 def joint_matte(mattes: list[Mask], frame: Box) -> Mask:

@@ -26,7 +26,7 @@ from toolkit.sources import Painted
 from toolkit.stages import Log, Stage
 from toolkit.stages._enhancing import enhanced
 from toolkit.stages._painting import Asked, Painting, answers, groups, hold_back
-from toolkit.stages.backdrop import Background, joint_matte
+from toolkit.stages.backdrop import Background, begun, joint_matte
 
 _ONLY = (
     "model", "num_images", "steps", "guidance", "lora", "memory", "speed", "size", "detail", "share_background",
@@ -71,9 +71,10 @@ class Generate(Background, Painting, Stage):
     )
 
     def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
-        """Grounds, one a variation; shadows are left to an engine that sees the product, unless kept by name.
+        """Grounds, one a variation.
 
         Raises:
+            UsageError: when shadows were made already, which `shadow` leaves to an engine that sees the product.
             ParameterError: for an engine that follows no prompt, and parameters that do not go together or that the
                 card does not take.
             HeldBack: when the selection is likely wrong and the engine is paid.
@@ -90,7 +91,6 @@ class Generate(Background, Painting, Stage):
             raise UsageError(f"the edit holds {len(edit.stacks)} variations: call edit.choose(k) before painting")
         order = self._order(edit, card)
         hold_back(edit, card)
-        edit = self._without_shadows(edit, log)
         if (enhancer := self._enhancer(card, prompt, run, log)) is not None:
             product = joint_matte([cutout.matte for cutout in edit.cutouts], edit.box)
             prompt = enhanced(edit, product.invert().threshold(), prompt, enhancer, run, log)
@@ -117,7 +117,7 @@ class Generate(Background, Painting, Stage):
         """Windows, calls, price and expected seconds; nothing is painted.
 
         Raises:
-            ParameterError: as `apply`.
+            UsageError, ParameterError: as `apply`.
         """
         if not self._wanted():
             return edit
@@ -140,7 +140,7 @@ class Generate(Background, Painting, Stage):
             if self.share_background
             else "",
         }
-        return self._without_shadows(edit, log)
+        return edit
 
     def _wanted(self) -> bool:
         """Whether there is something to paint.
@@ -156,6 +156,10 @@ class Generate(Background, Painting, Stage):
                     "share_background: one background for all photos is painted in one call; leave out detail full"
                 )
             return True
+        if "background_prompt" in self.model_fields_set:
+            raise ParameterError(
+                "background_prompt: is empty; say what an engine is to paint behind the product, or leave it out"
+            )
         for name in _ONLY:
             if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
                 raise ParameterError(f"{name}: has a meaning only with a background_prompt; nothing is painted here")
@@ -178,6 +182,8 @@ class Generate(Background, Painting, Stage):
         return self.enhancer_for(card, prompt, run, log, ready=ready)
 
     def _order(self, edit: Edit, card: Card) -> _Order:
+        if not self.share_background and any(step.figures.get("shadows") for step in begun(edit)):
+            raise UsageError("generate: put it before shadow, which leaves the shadow to the painting engine")
         if self.detail == "full":
             sheet, size = grounds.in_full(edit.canvas, card.limits, self.size)
             passes = grounds.tiled(sheet, size, grounds.painted_first(edit, sheet))
@@ -185,14 +191,6 @@ class Generate(Background, Painting, Stage):
         place = grounds.for_any if self.share_background else grounds.at_once
         sheet = place(edit.canvas, card.limits, self.size)
         return _Order(sheet, [[Tile(sheet.box, sheet.box)]])
-
-    def _without_shadows(self, edit: Edit, log: Log) -> Edit:
-        if self.share_background:  # painted without the product, it has no shadow of it
-            return edit
-        kept = tuple(shadow for shadow in edit.shadows if shadow.asked)
-        if len(kept) < len(edit.shadows):
-            log.notes.append("the shadow was left out: the engine paints its own; --shadow keep keeps the photo's")
-        return edit.replace(shadows=kept)
 
     def _painted(
         self, edit: Edit, run: Run, log: Log, order: _Order, job: _Job, seeds: Sequence[int]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from toolkit.reduced import enlarged, reduced_mask, reduced_pixels, step_for
 from toolkit.run import Run
 from toolkit.shadows import contact_shadow, kept_shadow
 from toolkit.stages import Log, Stage
+from toolkit.stages.backdrop import begun
 
 _PLAIN = 0.5
 """Confidence in the kept shadow from which it is taken unasked."""
@@ -43,12 +43,19 @@ class Shadow(Stage):
     shadow: Literal["auto", "keep", "contact", "off"] = Field(
         default="auto",
         description="keep: the photo's own, where the ground is plain; contact: one made for the product; "
-        "auto: keep where that works, else contact; off: none",
+        "auto: keep where that works, else contact; off: none. An engine that paints the ground around the product "
+        "paints its shadow too: then auto and contact make none",
     )
 
     def apply(self, edit: Edit, run: Run, log: Log) -> Edit:
         """A layer for each cut-out; it may reach beyond the photo, where a canvas may."""
         layers, figures = [], []
+        if self.shadow in ("auto", "contact") and _painted(edit):
+            log.notes.append(
+                "the engine paints the shadow with the ground, none is made; --shadow keep keeps the photo's"
+            )
+            log.figures["shadows"] = []
+            return edit.replace(shadows=())
         for cutout in edit.cutouts if self.shadow != "off" else ():
             run.check()
             box = cutout.matte.box
@@ -65,7 +72,6 @@ class Shadow(Stage):
         confidence, why = None, ""
         if self.shadow != "contact":
             layer, confidence, why = _kept(edit, cutout)
-            layer = replace(layer, asked=self.shadow == "keep")
             if self.shadow == "keep" or confidence >= _PLAIN:
                 log.notes.append(f"the photo's own shadow is kept (confidence {confidence:.2f})")
                 if confidence < _PLAIN:
@@ -82,6 +88,12 @@ class Shadow(Stage):
                 "--shadow off leaves it away"
             )
         return "contact", _made(cutout), confidence
+
+
+def _painted(edit: Edit) -> bool:
+    """Whether the ground is painted by an engine that sees the subject."""
+    painters = [step for step in begun(edit) if step.stage == "generate" and step.engine]
+    return any(not step.parameters["share_background"] for step in painters)
 
 
 def _kept(edit: Edit, cutout: Cutout) -> tuple[Layer, float, str]:

@@ -35,6 +35,8 @@ _REDIRECTS = 5
 _REDIRECTED = (301, 302, 303, 307, 308)
 _MAYBE_TAKEN = (300, 302, 303, 304, 408, 409, 425, 499)
 """HTTP statuses below 500 that do not say for certain that a submission was refused."""
+_LATER = (408, 425, 429)
+"""Those that say that the same may be taken at another time."""
 
 Cancel = Callable[[], bool]
 
@@ -230,8 +232,10 @@ class Client:
             )  # fmt: skip
         except Unreachable as problem:  # the place for uploads, not the service
             raise Lost(str(problem)) from None
-        if not 200 <= reply.status < 300:  # its words are about a signature, not about the account
-            raise Lost(f"WaveSpeed: the place for uploads refused a file (HTTP {reply.status})")
+        if 400 <= reply.status < 500 and reply.status not in _LATER:
+            raise ServiceError("storage", f"HTTP {reply.status}")  # its words are about a signature, not the account
+        if not 200 <= reply.status < 300:
+            raise Lost(f"WaveSpeed: the place for uploads did not take a file (HTTP {reply.status})")
         assert isinstance(address, str)
         return address
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from toolkit.errors import EngineError
 
-Kind = Literal["moderation", "parameter", "media", "credit", "key", "busy", "fault", "missing"]
+Kind = Literal["moderation", "parameter", "media", "storage", "credit", "key", "busy", "fault", "missing"]
 
 FINISHED = ("completed",)
 FAILED = ("failed", "cancelled", "canceled", "timeout", "deleted")
@@ -45,6 +45,7 @@ _ADVICE: Mapping[Kind, str] = {
     "moderation": "its content check refused this; change the prompt or the picture",
     "parameter": "it refused a parameter",
     "media": "it could not read the pictures sent; try again",
+    "storage": "its place for uploads refuses files",
     "credit": "the account has no credit left; top it up at the service",
     "key": "it refused the key; `inpaint keys set wavespeed` stores another (one works after the first top-up only)",
     "busy": "too many requests; the account's level is `wavespeed.tier` in the settings",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from toolkit.settings import PROXIES
 from toolkit.wavespeed.replies import Unreachable
 
 Trusted = Callable[[], ssl.SSLContext]
@@ -53,10 +54,10 @@ def route(scheme: str, host: str, proxy: str, seconds: float, trusted: Trusted) 
         port = by.port or (1080 if by.scheme.startswith("socks") else 443 if by.scheme == "https" else 80)
     except ValueError as problem:
         raise _useless(str(problem)) from None
-    if by.scheme in ("socks4", "socks4a", "socks5", "socks5h") and by.hostname:
-        return _by_socks(scheme, host, by, seconds, trusted)
-    if by.scheme not in ("http", "https") or not by.hostname:
+    if by.scheme not in PROXIES or not by.hostname:
         raise _useless("give it as http://host:port or socks5://host:port")
+    if by.scheme.startswith("socks"):
+        return _by_socks(scheme, host, by, seconds, trusted)
     user = f"{unquote(by.username or '')}:{unquote(by.password or '')}".encode()
     headers = {"Proxy-Authorization": f"Basic {base64.b64encode(user).decode()}"} if by.username else {}
     if scheme == "https" and by.scheme == "https":

@@ -12,6 +12,7 @@ failed because pictures that were uploaded before are gone.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -110,7 +111,7 @@ class _Task:
     def _bought(self) -> Answer:
         """The one way on which money is spent."""
         order, run = self._order, self._run
-        urls, self._reused = self._uploads.addresses(order.pictures, self._cancelled, self._wait)
+        urls, self._reused = self._uploads.addresses(order.pictures, self._cancelled, self._wait_to_bring)
         run.reserve(order.price)
         try:
             with self._limits.slot(self._cancelled):
@@ -175,8 +176,7 @@ class _Task:
         self._claim.unknown(f"no answer came, and whether it was taken cannot be learnt ({reason}): perhaps paid")
         raise EngineError(
             f"{self._order.name or self._order.model}: perhaps paid: no answer came, and whether the service took it "
-            f"cannot be learnt ({reason}); it is not sent again unasked: the same command looks again, --fresh asks "
-            "anew"
+            f"cannot be learnt ({reason}); it is not sent again unasked: the same command looks again, {self._anew}"
         )
 
     def _listed(self, *, everything: bool) -> tuple[str, bool]:
@@ -305,7 +305,13 @@ class _Task:
     def _gone(self, what: str) -> EngineError:
         """It is paid, or may be, and will not come: only --fresh asks for it again."""
         self._claim.unknown(f"{what}; perhaps paid")
-        return EngineError(f"{self._order.name or self._order.model}: {what}; it is perhaps paid, --fresh asks anew")
+        return EngineError(f"{self._order.name or self._order.model}: {what}; it is perhaps paid, {self._anew}")
+
+    @property
+    def _anew(self) -> str:
+        """How it is asked for again, and nothing else that is paid."""
+        verb = "`inpaint enhance --recipe NAME --fresh`" if self._order.kind == "enhance" else "--fresh"
+        return f"{verb} asks anew"
 
     def _forget_unread(self, problem: ServiceError) -> None:
         """Have pictures that the service could not read brought anew when they are next needed.
@@ -324,6 +330,11 @@ class _Task:
 
     def _cancelled(self) -> bool:
         return self._run.cancelled(self._order.name)
+
+    def _wait_to_bring(self, seconds: float) -> None:
+        said = f"{self._order.name}: its pictures were not taken; they are brought again in {math.ceil(seconds)} s"
+        self._run.progress(said, 0.0)
+        self._wait(seconds)
 
     def _wait(self, seconds: float, expected: float = 0.0, started: float = 0.0) -> None:
         def tick() -> bool:

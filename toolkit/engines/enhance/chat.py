@@ -34,6 +34,8 @@ _TICK = 0.1
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol, httpx.InvalidURL)
 
+_PERHAPS = ": perhaps paid; `inpaint enhance --recipe NAME --fresh` asks anew, and pays for no fill"
+
 
 def missing(card: Card) -> str:
     """What keeps it from running here."""
@@ -85,8 +87,8 @@ class Engine:
                 return EnhanceResult(str(entry.answer["prompt"]), 0.0, {**facts, "kept": True})
             if entry.state != "intended":  # an earlier process ended before the answer came
                 if entry.price:
-                    claim.unknown("no answer came: perhaps paid")
-                    raise EngineError(f"{_place(chat)}: no answer came last time: perhaps paid; --fresh asks anew")
+                    claim.unknown(entry.error or f"{_place(chat)}: no answer came")
+                    raise EngineError(f"{claim.entry.error} (when it was last asked){_PERHAPS}")
                 claim.failed("no answer came")
             request = _request(chat, job)
             run.reserve(chat.price)
@@ -101,9 +103,11 @@ class Engine:
                 if claim.entry.state != "sending":  # it could not be written down, so nothing was sent
                     run.release(chat.price)
                 elif chat.price:
-                    claim.unknown(f"{problem or 'cancelled'}: perhaps paid")
-                    if isinstance(problem, EngineError):
-                        raise EngineError(f"{problem}: perhaps paid; --fresh asks anew") from None
+                    if isinstance(problem, Cancelled):
+                        claim.unknown(f"{_place(chat)}: cancelled before an answer came")
+                        raise
+                    claim.unknown(str(problem))
+                    raise EngineError(f"{problem}{_PERHAPS}") from None
                 else:
                     claim.failed(str(problem) or "cancelled")
                 raise
@@ -223,7 +227,7 @@ def _is_private(chat: Chat) -> bool:
 
 
 def _place(chat: Chat) -> str:
-    return f"chat at {chat.base_url}"
+    return chat.base_url
 
 
 def _said(body: bytes) -> str:
