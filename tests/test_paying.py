@@ -470,3 +470,87 @@ def test_a_run_taken_up_names_the_photos_that_changed(service: Server) -> None:
     assert [line for line in answer.err.splitlines() if "was changed" in line] == [
         f"  warning: {Path('in/01.png')} was changed since the run began; what it asks for is paid anew"
     ]
+
+
+def test_a_run_taken_up_works_on_its_own_photos_and_on_no_others(service: Server) -> None:
+    folder(4)
+    service.fault("submit", 400, times=4)
+    assert call("remove-object", "in", *MASK, "-o", "out").code == 1
+    Path("in/00.png").unlink()
+    for name in ("0.png", "9.png"):
+        Path(f"in/{name}").write_bytes(Path("in/01.png").read_bytes())
+    answer = call("resume")
+    assert answer.code == 0, answer.err
+    assert f"{Path('in/0.png')}: not in the run, left as it is" in answer.err
+    assert f"{Path('in/00.png')}: was in the run and is gone" in answer.err
+    assert sorted(path.name for path in Path("out").iterdir()) == ["01.png", "02.png", "03.png"]
+    assert len(service.accepted) == 3
+    items = run_of(runs()[0]["id"])["items"]
+    assert [(item["number"], item["state"], item["name"]) for item in items] == [
+        (0, "failed", str(Path("in/00.png"))),
+        *((k, "done", str(Path(f"in/0{k}.png"))) for k in (1, 2, 3)),
+    ]
+    assert "no run is open" in call("resume").err, "what is gone keeps no run open"
+
+
+def test_a_run_taken_up_finishes_what_failed_wherever_it_now_stands_in_its_folder(service: Server) -> None:
+    folder(3)
+    good = Path("in/01.png").read_bytes()
+    Path("in/01.png").write_bytes(good[:200])
+    assert call("remove-object", "in", *MASK, "-o", "out").code == 3
+    Path("in/00.png").unlink()
+    Path("in/01.png").write_bytes(good)
+    answer = call("resume")
+    assert answer.code == 0, answer.err
+    assert Path("out/01.png").is_file()
+    assert len(service.accepted) == 3
+
+
+@pytest.mark.parametrize("model", ["wavespeed-flux-fill-dev", "telea"])
+def test_a_run_taken_up_writes_over_nothing_but_its_own(service: Server, model: str) -> None:
+    folder(2)
+    command = ("remove-object", "in", "--mask", "m.png", "-m", model)
+    assert call(*command, "-o", "in").code == 1
+    mended = np.asarray(Image.open("in/01.png")).copy()
+    mended[-1, -1] = 255
+    Image.fromarray(mended).save("in/01.png")
+    before = {path: path.read_bytes() for path in Path("in").iterdir()}
+    answer = call("resume")
+    assert answer.code == 1
+    assert answer.err.count("is the photo itself") == 2
+    assert {path: path.read_bytes() for path in Path("in").iterdir()} == before
+    Path("out").mkdir()
+    for k in (0, 1):
+        Path(f"out/0{k}.png").write_bytes(b"of somebody else")
+    assert call(*command, "-o", "out").code == 1
+    Path("out/00.png").unlink()
+    Path("out/01.png").write_bytes(b"written after the run began")
+    answer = call("resume")
+    assert "already exists" in answer.err
+    assert Path("out/01.png").read_bytes() == b"written after the run began"
+    assert np.asarray(Image.open("out/00.png")).shape == mended.shape
+
+
+def test_resume_takes_a_run_that_paid_before_a_mistake_made_later(service: Server) -> None:
+    folder(2)
+    service.fault("download", 404, times=None)
+    assert call("remove-object", "in", *MASK, "-o", "out").code == 1
+    service.clear()
+    Path("x.png").write_bytes(b"no picture")
+    assert call("remove-object", "x.png", *MASK).code == 1
+    answer = call("resume")
+    assert answer.code == 0, answer.err
+    assert len(list(Path("out").glob("*.png"))) == 2
+    assert "x.png" in call("resume").err
+
+
+def test_results_beside_their_photos_are_no_photos(service: Server) -> None:
+    folder(2)
+    command = ("remove-object", "in", *MASK, "--num-images", "2", "--preview")
+    assert call(*command).code == 0
+    names = {path.name for path in Path("in").iterdir()}
+    assert len(names) == 2 + 2 * 2 + 2 * 1 + 2, names
+    again = call(*command, "--overwrite")
+    assert again.code == 0, again.err
+    assert {path.name for path in Path("in").iterdir()} == names
+    assert len(service.accepted) == 4

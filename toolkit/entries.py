@@ -10,7 +10,8 @@ from typing import Any, Literal
 Kind = Literal["fill", "enhance"]
 State = Literal["intended", "sending", "sent", "done", "failed", "unknown"]
 RunState = Literal["running", "interrupted", "ended", "failed", "cancelled"]
-ItemState = Literal["done", "failed", "held"]
+ItemState = Literal["done", "failed", "held", "saving"]
+"""What became of a photo; `saving` is noted before its results are written, and is left where that was cut short."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import click
 
+from toolkit.dataset.inputs import Item
 from toolkit.entries import RunEntry
 
 
@@ -20,6 +23,27 @@ class Invocation:
 
     arguments: tuple[str, ...] = ()
     resumed: RunEntry | None = None
+
+
+def numbered(items: Sequence[Item], run: RunEntry | None) -> dict[int, Item]:
+    """The photos that are to be worked on, by their numbers in the run that is taken up; all of them where none is.
+
+    Photos are known by their names, and what was not in the run is left out: it was neither planned nor approved.
+    """
+    if run is None:
+        return dict(enumerate(items))
+    count: Counter[str] = Counter()
+    places = {}
+    for number, name in enumerate(run.about.get("photos", ())):
+        places[name, count[name]] = number
+        count[name] += 1
+    count.clear()
+    found = {}
+    for item in items:
+        if (place := (item.name, count[item.name])) in places:
+            found[places[place]] = item
+        count[item.name] += 1
+    return found
 
 
 def current() -> Invocation:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import click
 
 from toolkit import schema
 from toolkit.cli._brake import approve, bill_of, paid_cards
-from toolkit.cli._invocation import current
+from toolkit.cli._invocation import current, numbered
 from toolkit.cli._options import (
     VerbCommand,
     option_for,
@@ -20,9 +22,10 @@ from toolkit.cli._options import (
     value_of,
 )
 from toolkit.cli._session import leave, megapixels, standard_input, standard_output, work_through
-from toolkit.dataset.inputs import STANDARD, gather
+from toolkit.dataset.inputs import STANDARD, Item, gather
 from toolkit.dataset.targets import Output
 from toolkit.dataset.work import EditWork, PlanWork
+from toolkit.entries import RunEntry
 from toolkit.errors import Cancelled, RecipeError, UsageError
 from toolkit.photo.formats import SUFFIX_OF, format_named
 from toolkit.recipe import Recipe
@@ -124,7 +127,8 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         standard=standard_output() if to_stdout else None,
         max_pixels=megapixels(given["max_megapixels"]),
         root=Path(given["output"]) if given["output"] and not to_stdout and len(items) > 1 else None,
-        since=resumed.at if resumed else None,
+        own=_unfinished(resumed),
+        note=_noting(numbered(items, resumed)),
     )
     plan = PlanWork(recipe, output, options, settings)
     dry, max_cost, fresh = given["dry_run"], given.get("max_cost"), given.get("fresh", False)
@@ -148,6 +152,25 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         as_json=given["as_json"],
         to_stdout=to_stdout,
     )
+
+
+def _unfinished(run: RunEntry | None) -> frozenset[str]:
+    """Files that a run was writing when it was cut short."""
+    items = () if run is None else run.items
+    return frozenset(
+        os.path.abspath(path) for item in items if item.state == "saving" for path in item.detail.get("outputs", ())
+    )
+
+
+def _noting(items: Mapping[int, Item]) -> Callable[[Item, Sequence[Path | str], Run], None]:
+    """Notes what is about to be written, so that the run knows its own files when it is taken up."""
+    numbers = {id(item): number for number, item in items.items()}
+
+    def note(item: Item, targets: Sequence[Path | str], run: Run) -> None:
+        paths = [str(target) for target in targets if target != STANDARD]
+        run.journal.note(run.id, numbers[id(item)], item.name, "saving", {"outputs": paths})
+
+    return note
 
 
 def _shown(value: Any) -> Any:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn, TextIO
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal, NoReturn, TextIO
 import click
 
 from toolkit.cli._brake import total
-from toolkit.cli._invocation import current
+from toolkit.cli._invocation import current, numbered
 from toolkit.dataset.held import release, write_table
 from toolkit.dataset.inputs import STANDARD, TABLE, Item
 from toolkit.dataset.runner import Outcome, Work, run_all
@@ -90,10 +90,15 @@ def work_through(
         as_json: print the report on standard output, and nothing else there.
         to_stdout: a picture goes to standard output, so nothing else may.
     """
+    called = current()
+    found = numbered(items, called.resumed)
+    if called.resumed:
+        _say_other(items, found, called.resumed.about.get("photos", ()))
+    items, numbers = list(found.values()), list(found)
+    finished = {one.number for one in called.resumed.items if one.state in ("done", "held")} if called.resumed else ()
+    settled = {index for index, number in enumerate(numbers) if number in finished}
     line = ProgressLine(len(items))
     outcomes: list[Outcome] = []
-    called = current()
-    settled = {item.number for item in called.resumed.items if item.state != "failed"} if called.resumed else set()
     with Run(seed=seed, max_cost=max_cost, fresh=fresh, device=device, progress=line) as run:
         run.warm()
         if not dry:
@@ -116,7 +121,7 @@ def work_through(
             for outcome in run_all(items, work, run, skip=settled):
                 outcomes.append(outcome)
                 if not dry:
-                    _note(outcome, run)
+                    _note(outcome, numbers[outcome.number], run)
                 line.advance()
                 line.clear()
                 _say(outcome, len(items), quiet=as_json or to_stdout)
@@ -163,6 +168,18 @@ def _states(items: Sequence[Item]) -> dict[str, list[int]]:
     return found
 
 
+def _say_other(items: Sequence[Item], found: Mapping[int, Item], photos: Sequence[str]) -> None:
+    """Say which photos are new since the run began, and which are gone."""
+    known = {id(item) for item in found.values()}
+    new = [item.name for item in items if id(item) not in known]
+    gone = [name for number, name in enumerate(photos) if number not in found]
+    for names, what in ((new, "not in the run, left as it is"), (gone, "was in the run and is gone")):
+        for name in names[:_SHOWN]:
+            click.echo(f"  warning: {name}: {what}", err=True)
+        if len(names) > _SHOWN:
+            click.echo(f"  warning: and {len(names) - _SHOWN} more", err=True)
+
+
 def _say_changed(items: Sequence[Item], before: dict[str, list[int]], settled: AbstractSet[int]) -> None:
     now = _states([item for number, item in enumerate(items) if number not in settled])
     for name in now:
@@ -170,17 +187,17 @@ def _say_changed(items: Sequence[Item], before: dict[str, list[int]], settled: A
             click.echo(f"  warning: {name} was changed since the run began; what it asks for is paid anew", err=True)
 
 
-def _note(outcome: Outcome, run: Run) -> None:
-    """Write down what became of a photo, so that a run that is taken up knows it."""
+def _note(outcome: Outcome, number: int, run: Run) -> None:
+    """Write down what became of a run's photo, by its number there, so that a run that is taken up knows it."""
     if outcome.error is None:
         outputs = [output["path"] for output in outcome.report.get("outputs", ())]
-        run.journal.note(run.id, outcome.number, outcome.item.name, "done", {"outputs": outputs})
+        run.journal.note(run.id, number, outcome.item.name, "done", {"outputs": outputs})
     elif not isinstance(outcome.error, Cancelled):
         state: Literal["held", "failed"] = "held" if isinstance(outcome.error, HeldBack) else "failed"
         detail = {"error": str(outcome.error)}
         if isinstance(outcome.error, HeldBack) and outcome.error.folder is not None:
             detail["table"] = str(outcome.error.folder / TABLE)
-        run.journal.note(run.id, outcome.number, outcome.item.name, state, detail)
+        run.journal.note(run.id, number, outcome.item.name, state, detail)
 
 
 def _say_held(problems: Sequence[HeldBack], arguments: Sequence[str]) -> None:

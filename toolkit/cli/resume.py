@@ -68,9 +68,14 @@ def _from_stream(run: RunEntry) -> bool:
 
 
 def _last_open(journal: Journal) -> RunEntry:
+    fruitless = None
     for run in reversed(journal.runs(200)):
         if run.state in ("interrupted", "cancelled", "failed") and run.about.get("arguments"):
             whole = journal.run(run.id)
             if is_open(whole) and not _from_stream(run):
-                return whole
+                if whole.jobs or not whole.items or any(item.state != "failed" for item in whole.items):
+                    return whole
+                fruitless = fruitless or whole  # each of its photos failed, and none cost anything: a mistake, likely
+    if fruitless:
+        return fruitless
     raise UsageError("no run is open: all that was begun is done or held back; `inpaint runs` lists them")

@@ -90,7 +90,9 @@ def gather(
             continue
         path = Path(text)
         if os.path.isdir(text):
-            found = [Item(str(one), one) for one in pictures(path, beside=output)]
+            photos = pictures(path, beside=output)
+            results = _results(photos, verb) if verb and output is None else set()
+            found = [Item(str(one), one) for one in photos if one not in results]
             if not found:
                 raise InputError(f"{path}: holds no photo ({' '.join(sorted(PICTURES))})")
             items += [(item, path) for item in found]
@@ -134,6 +136,14 @@ def pictures(folder: Path, *, beside: str | None = None) -> list[Path]:
             if not file.startswith(".") and Path(file).suffix.lower() in PICTURES | NOT_OPENED:
                 found.append(Path(directory) / file)
     return sorted(found)
+
+
+def _results(photos: Sequence[Path], verb: str) -> set[Path]:
+    """Those of `photos` that are what this verb made of others, which lie beside them."""
+    stems = {(photo.parent, photo.stem) for photo in photos}
+    made = re.compile(rf"(.+)-{re.escape(verb)}(-\d+|-sheet|-preview|-\d+-preview)?")
+    named = ((photo, made.fullmatch(photo.stem)) for photo in photos)
+    return {photo for photo, match in named if match and (photo.parent, match[1]) in stems}
 
 
 def read_jobs(path: Path, known: Iterable[str]) -> Iterator[Item]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -11,6 +12,7 @@ from toolkit.dataset.inputs import STANDARD, Item
 from toolkit.errors import OutputError, UsageError
 from toolkit.photo import Photo
 from toolkit.photo.formats import format_named, format_of
+from toolkit.run import Run
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Output:
         standard: the stream "-" stands for.
         max_pixels: photos of more pixels are refused.
         root: the folder under which all results lie, where there is one.
-        since: seconds since the epoch: files changed later are this run's own, and may be replaced.
+        own: absolute paths that the run which is taken up was writing when it was cut short; they may be replaced.
+        note: told what is about to be written, by photo.
     """
 
     verb: str
@@ -45,7 +48,12 @@ class Output:
     standard: BinaryIO | None = None
     max_pixels: int | None = None
     root: Path | None = None
-    since: float | None = None
+    own: frozenset[str] = frozenset()
+    note: Callable[[Item, Sequence[Path | str], Run], None] = lambda item, targets, run: None
+
+    def may_replace(self, target: Path | str) -> bool:
+        """Whether a file that is there may be written over."""
+        return self.overwrite or os.path.abspath(target) in self.own
 
 
 def target_of(item: Item, photo: Photo, output: Output) -> Path | str:
@@ -97,11 +105,11 @@ def check_free(target: Path | str, photo: Photo, output: Output) -> None:
     format_of(path)
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file in it")
-    own = output.since is not None and path.exists() and path.stat().st_mtime >= output.since
-    if path.exists() and not output.overwrite and not own:
+    if path.exists() and not output.overwrite:
         same = photo.path is not None and path.samefile(photo.path)
-        what = "is the photo itself" if same else "already exists"
-        raise OutputError(f"{path}: {what}; name another output with -o, or say --overwrite")
+        if same or not output.may_replace(path):
+            what = "is the photo itself" if same else "already exists"
+            raise OutputError(f"{path}: {what}; name another output with -o, or say --overwrite")
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir():
         raise OutputError(f"{nearest}: is a file, {path} cannot lie in it")

@@ -97,16 +97,16 @@ class EditWork(_Work):
             targets = numbered(target_of(item, photo, self.output), len(edit.stacks))
         report = edit.report()
         outputs = []
+        self.output.note(item, (*targets, *previews, *sheets), run)
         for k, target in enumerate(targets):
             run.check()
             run.progress("save", k / len(targets))
             outputs.append(self._saved(edit, k, target, report))
         for preview in previews:
-            Photo.open(contact_sheet(edit)).save(preview, (), overwrite=self.output.overwrite)
+            Photo.open(contact_sheet(edit)).save(preview, (), overwrite=self.output.may_replace(preview))
             report["preview"] = str(preview)
         for sheet in sheets if len(edit.stacks) > 1 else ():
-            overwrite = self.output.overwrite or self.output.since is not None
-            Photo.open(variation_sheet(edit)).save(sheet, (), overwrite=overwrite)
+            Photo.open(variation_sheet(edit)).save(sheet, (), overwrite=self.output.may_replace(sheet))
             report["sheet"] = str(sheet)
         return report | {"outputs": outputs}
 
@@ -139,9 +139,8 @@ class EditWork(_Work):
             found = fidelity(edit, k, written, str(target), output.measure, record=record, srgb=srgb)
             measured.update(found)
 
-        overwrite = output.overwrite or output.since is not None
         saved = edit.save(
-            stream or Path(target), k, record=record, overwrite=overwrite, format=output.format,
+            stream or Path(target), k, record=record, overwrite=output.may_replace(target), format=output.format,
             quality=output.quality, dpi=output.dpi, srgb=output.srgb, max_bytes=output.max_bytes, check=check,
         )  # fmt: skip
         report["notes"] += [note for note in saved.notes if note not in report["notes"]]
