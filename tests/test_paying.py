@@ -16,6 +16,7 @@ from wavespeed_server import Server
 
 from toolkit.dataset.held import write_table
 from toolkit.errors import HeldBack
+from toolkit.journal import Journal
 
 MODEL = ("-m", "wavespeed-flux-fill-dev")
 MASK = ("--mask", "m.png", *MODEL)
@@ -224,9 +225,9 @@ def test_what_is_paid_and_kept_is_neither_planned_nor_asked_about(service: Serve
     again = call(*command)
     assert again.code == 0, again.err
     assert len(service.accepted) == 12
-    for changes in (("--fresh",), ("--prompt", "a meadow"), ("--seed", "1"), ("--num-images", "13")):
+    for changes in (("--fresh",), ("--prompt", "a meadow"), ("--seed", "1"), ("--num-images", "4")):
         planned = report(*command, *changes, "-n")["items"]
-        owed = 12 if changes[0] == "--num-images" else 1
+        owed = 3 if changes[0] == "--num-images" else 1
         assert [item["calls"] for item in planned] == [owed] * 12, changes
     assert call(*command, "--fresh").code == 2
     assert len(service.accepted) == 12
@@ -279,6 +280,68 @@ def test_a_dry_run_of_a_mask_that_would_be_held_sends_nothing() -> None:
         "2 of 2 photos planned: no calls, nothing to pay, 2 held back in all"
         in call("remove-object", "two", *command[2:], "-o", "out").text
     )
+
+
+def test_what_is_wrong_for_all_photos_is_said_before_any_is_looked_at(
+    service: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("in").mkdir()
+    for name in ("a", "b"):
+        Path(f"in/{name}.png").write_bytes(b"no picture, which would be said first")
+    command = ("remove-object", "in", *MASK, "-o", "out")
+    for changes, sentence in [
+        (("--steps", "51"), "steps: wavespeed-flux-fill-dev takes 1 to 50, got 51"),
+        (("--num-images", "5"), "num_images: wavespeed-flux-fill-dev takes 1 to 4, got 5"),
+        (("--seed", "2147483647", "--num-images", "2"), "takes 0 to 2147483647"),
+    ]:
+        answer = call(*command, *changes)
+        assert answer.code == 2
+        assert sentence in answer.sentence
+        assert call(*command, *changes, "-n").sentence == answer.sentence
+    painted = call("swap-background", "in", *MASK, "--background-prompt", "a wall", "--lora", "x:5", "-o", "out")
+    assert "takes scales 0 to 4" in painted.sentence
+    monkeypatch.delenv("WAVESPEED_API_KEY")
+    assert "inpaint keys set wavespeed" in call(*command).sentence
+    assert runs() == []
+    Path("jobs.csv").write_text("photo,mask,model\np.png,m.png,wavespeed-flux-fill-dev\np.jpg,m.png,telea\n")
+    assert "0 to 50" not in call("remove-object", "--jobs", "jobs.csv", "--steps", "30").err, "each row by itself"
+    assert service.requests == []
+
+
+def test_photos_whose_results_are_there_are_on_no_bill() -> None:
+    folder(3)
+    Path("out").mkdir()
+    Path("out/00.png").write_bytes(b"there")
+    said = call("remove-object", "in", *MASK, "-o", "out", "-n").text
+    assert "3 of 3 photos planned: 2 calls, $0.07 at most" in said
+    assert "1 refused: what they would write is there in all" in said
+
+
+def test_a_run_that_failed_in_part_says_how_it_goes_on(service: Server) -> None:
+    folder(2)
+    Path("in/02.png").write_bytes(b"no picture")
+    answer = call("remove-object", "in", *MASK, "-o", "out")
+    assert answer.code == 3
+    assert "`inpaint resume` goes on with what failed; nothing is paid twice" in answer.err
+
+
+def test_what_was_being_written_when_a_run_was_cut_short_is_written_over(service: Server) -> None:
+    folder(2)
+    command = ("remove-object", "in", *MASK, "-o", "out", "--num-images", "2")
+    assert call(*command).code == 0
+    whole = {path: path.read_bytes() for path in Path("out").iterdir()}
+    assert len(whole) == 6
+    journal = Journal(Path("state"))
+    (run,) = journal.runs()
+    outputs = journal.run(run.id).items[1].detail["outputs"]
+    journal.note(run.id, 1, str(Path("in/01.png")), "saving", {"outputs": [*outputs, "out/01-sheet.jpg"]})
+    journal.end(run.id, "failed")
+    journal.close()
+    Path(outputs[0]).write_bytes(b"of another kind")
+    answer = call("resume")
+    assert answer.code == 0, answer.err
+    assert {path: path.read_bytes() for path in Path("out").iterdir()} == whole
+    assert len(service.accepted) == 4
 
 
 def test_refused_calls_give_their_money_back(service: Server) -> None:

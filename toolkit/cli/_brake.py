@@ -36,6 +36,7 @@ class Bill:
         photos: that could be planned.
         kept: images that an earlier run paid for and that are there, besides the calls.
         held: photos whose masks would be held back.
+        refused: photos whose results could not be written.
     """
 
     calls: int
@@ -44,6 +45,7 @@ class Bill:
     photos: int
     kept: int = 0
     held: int = 0
+    refused: int = 0
 
     @property
     def is_small(self) -> bool:
@@ -58,6 +60,7 @@ class Bill:
             said = ["1 call" if self.calls == 1 else f"{self.calls} calls", f"${cents / 100:.2f} at most", time]
         said += [f"{self.kept} paid before and kept"] if self.kept else []
         said += [f"{self.held} held back"] if self.held else []
+        said += [f"{self.refused} refused: what they would write is there"] if self.refused else []
         return ", ".join(said)
 
 
@@ -89,6 +92,8 @@ def total(plans: Sequence[Mapping[str, Any]]) -> Bill:
     """What photos take together, by their reports of a dry run; what several share counts once."""
     calls, kept, price, seconds, longest = 0, 0, 0.0, 0.0, 0.0
     known, bought = True, set[str]()
+    refused = sum(report["refused"] for report in plans)
+    plans = [report for report in plans if not report["refused"]]
     for report in plans:
         shared = report["shared"]
         if shared and shared in bought:
@@ -107,7 +112,7 @@ def total(plans: Sequence[Mapping[str, Any]]) -> Bill:
     per_minute = min((rate["per_minute"] for rate in rates if rate["per_minute"]), default=None)
     wall = planning.wall_clock(calls, seconds, longest, at_once, per_minute)
     held = sum(report["held"] for report in plans)
-    return Bill(calls, round(price, 6), wall if known else None, len(plans), kept, held)
+    return Bill(calls, round(price, 6), wall if known else None, len(plans) + refused, kept, held, refused)
 
 
 def approve(bill: Bill, max_cost: float | None) -> None:

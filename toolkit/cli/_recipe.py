@@ -30,6 +30,10 @@ from toolkit.errors import Cancelled, RecipeError, UsageError
 from toolkit.photo.formats import SUFFIX_OF, format_named
 from toolkit.recipe import Recipe
 from toolkit.run import Run, draw_seed
+from toolkit.stages._painting import TUNABLE
+
+_ENGINE = frozenset(("model", "seed", "size", "prompt", "background_prompt", *TUNABLE))
+"""Options of a job table's rows that decide which engine is asked, and for what."""
 
 
 def recipe_command(name: str | Path) -> click.Command:
@@ -130,6 +134,10 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         own=_unfinished(resumed),
         note=_noting(numbered(items, resumed)),
     )
+    if not any(set(item.options) & _ENGINE for item in items):  # else each row is another matter
+        with Run(seed=options.get("seed", 0), device=given["device"]) as run:
+            for stage in bound.stages():
+                stage.check(run, ready=not given["dry_run"])
     plan = PlanWork(recipe, output, options, settings)
     dry, max_cost, fresh = given["dry_run"], given.get("max_cost"), given.get("fresh", False)
     if not (dry or resumed or given.get("yes")) and paid_cards(bound, items):

@@ -134,7 +134,10 @@ def work_through(
         _say_held([outcome.error for outcome in failed if isinstance(outcome.error, HeldBack)], called.arguments)
         if run.budget.spent and run.journal.trouble:
             click.echo(f"inpaint: the run could not be written down: {run.journal.trouble}", err=True)
-        run.end("failed" if any(not isinstance(outcome.error, HeldBack) for outcome in failed) else "ended")
+        if (broken := any(not isinstance(outcome.error, HeldBack) for outcome in failed)) and called.arguments:
+            if run.budget.spent or len(failed) < len(outcomes):
+                click.echo("inpaint: `inpaint resume` goes on with what failed; nothing is paid twice", err=True)
+        run.end("failed" if broken else "ended")
     line.clear()
     if len(items) > 1:
         held = sum(isinstance(outcome.error, HeldBack) for outcome in failed)
@@ -144,7 +147,7 @@ def work_through(
         message += f"; {len(settled)} were before" if settled else ""
         if dry:
             bill = total([outcome.report for outcome in outcomes if outcome.error is None])
-            message += f": {bill} in all" if bill.calls or bill.kept or bill.held else ""
+            message += f": {bill} in all" if bill.calls or bill.kept or bill.held or bill.refused else ""
         click.echo(message, err=as_json or to_stdout)
     if as_json:
         click.echo(json.dumps(_report(outcomes, about, seed), indent=2, default=str))

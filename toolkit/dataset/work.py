@@ -162,20 +162,21 @@ class PlanWork(_Work):
 
         Added are `engines` by task, `data_leaves_machine`, the fill's `windows`, `calls`, how many images are `kept`
         from before, `price`, `seconds_expected` (None where its card does not say), `seconds_of_calls` one after the
-        other and the `rate` at which they are taken, whether the mask would be `held`, `shared` (equal where photos
-        share what is paid for), `would_read`, `would_write`, and which of these `exists`. The canvas is that of the
-        result.
+        other and the `rate` at which they are taken, whether the mask would be `held`, whether the photo is `refused`
+        since a result could not be written, `shared` (equal where photos share what is paid for), `would_read`,
+        `would_write`, and which of these `exists`. The canvas is that of the result.
         """
         recipe, photo = self.begin(item)
         targets, previews, sheets = self.targets(item, photo, recipe)
         edit = recipe(photo, run, plan=True)
         report = edit.report()
-        taken = []
+        taken, refused = [], False
         for target in (*targets, *previews, *sheets):
             try:
                 check_free(target, photo, self.output)
             except OutputError as problem:
                 report["warnings"].append(str(problem))
+                refused = True
             if target != STANDARD and Path(target).exists():
                 taken.append(str(target))
         steps = [step for step in edit.steps if step.engine]
@@ -196,6 +197,7 @@ class PlanWork(_Work):
             "calls": sum(one["calls"] for one in fills),
             "kept": sum(one["kept"] for one in fills),
             "held": any(one.get("held") for one in fills),
+            "refused": refused,
             "price": report["price"] | {"total": sum(one["price_expected"] for one in fills)},
             **{name: _sum([one[name] for one in fills]) for name in ("seconds_expected", "seconds_of_calls")},
             "rate": {

@@ -115,6 +115,17 @@ class Stage(Model):
         """What a dry run does in place of `apply`: the same, unless the stage waits for or pays an engine."""
         return self.apply(edit, run, log)
 
+    def check(self, run: Run, *, ready: bool = True) -> None:
+        """Find out what can be told to be wrong before any photo is looked at.
+
+        Args:
+            run: where engines are looked up.
+            ready: the engine must be able to run here, as for `apply` and not for `plan`.
+
+        Raises:
+            ParameterError, EngineError: as `apply` would.
+        """
+
     @property
     def gives_alpha(self) -> bool:
         """Whether it makes a picture with transparency of one without, which not every format can hold."""

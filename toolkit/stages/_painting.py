@@ -83,6 +83,21 @@ class Painting(Seeded):
         log.notes.append(f"{reason}: nothing was enhanced")
         return None
 
+    def checked(self, run: Run, card: Card, parameters: Mapping[str, Any], ready: bool) -> None:
+        """Find out whether the card takes size and seeds, besides its `parameters`, and its engine runs here.
+
+        Raises:
+            ParameterError: when it does not take them.
+            EngineError: when it cannot run here.
+        """
+        size = getattr(self, "size", None)
+        if size is not None and not card.limits.accepts(size):
+            raise ParameterError(planning.refusal(size, card.limits))
+        if self.seed != "random":
+            self.seeds_for(card, run, Log())
+        if ready:
+            run.card("fill", card.name)
+
     def planned(
         self, edit: Edit, run: Run, card: Card, passes: tuple[tuple[Window, ...], ...], parameters: Mapping[str, Any],
         prompt: str, enhancer: Card | None, first: Callable[[tuple[int, ...]], Sequence[Asked]], log: Log,

@@ -68,6 +68,11 @@ class Fill(Painting, Stage):
         log.figures["parameters"] = parameters
         return edit
 
+    def check(self, run: Run, *, ready: bool = True) -> None:
+        """The engine and what it takes."""
+        card = run.card("fill", self.model, ready=False)
+        self.checked(run, card, self.parameters_for(card, self._removal(card)), ready)
+
     def plan(self, edit: Edit, run: Run, log: Log) -> Edit:
         """Windows, calls, price and expected seconds, without a fill.
 

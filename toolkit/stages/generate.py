@@ -113,6 +113,13 @@ class Generate(Background, Painting, Stage):
             )
         return edit.replace(grounds=tuple(made))
 
+    def check(self, run: Run, *, ready: bool = True) -> None:
+        """The engine and what it takes, where something is to be painted."""
+        if self._wanted():
+            card = run.card("fill", self._engine(), ready=False)
+            self._prompt(card)
+            self.checked(run, card, self.parameters_for(card), ready)
+
     def plan(self, edit: Edit, run: Run, log: Log) -> Edit:
         """Windows, calls, price and expected seconds; nothing is painted.
 
