@@ -45,17 +45,20 @@ class Results:
             EngineError: when it cannot be written.
         """
         digest = hashlib.sha256(data).hexdigest()
-        path = self.path(f"{digest[0]}/{digest}.{suffix.lstrip('.')}")
+        name = f"{digest}.{suffix.lstrip('.')}"
+        path = self.path(f"{digest[0]}/{name}")
         if os.access(path, os.F_OK) and whole(path):  # a look takes less than an exception, and most are new
             return path
-        temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+        temporary = f"{path.parent}/.{name}.{os.getpid()}-{threading.get_ident()}.tmp"
         try:
             try:
-                with open(_made(temporary), "wb") as file:
-                    file.write(data)
+                with open(_made(temporary), "wb", buffering=0) as file:
+                    view = memoryview(data)
+                    while len(view):
+                        view = view[file.write(view) :]
                 os.replace(temporary, path)
             except BaseException:
-                temporary.unlink(missing_ok=True)
+                Path(temporary).unlink(missing_ok=True)
                 raise
         except OSError as problem:
             raise EngineError(
@@ -65,13 +68,13 @@ class Results:
         return path
 
 
-def _made(path: Path) -> int:
+def _made(path: str) -> int:
     """A new file, open for writing; folders are made where there are none."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     try:
         return os.open(path, flags, 0o600)
     except FileNotFoundError:
-        for folder in (path.parent.parent, path.parent):
+        for folder in (Path(path).parent.parent, Path(path).parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(path, flags, 0o600)
 

@@ -70,15 +70,26 @@ class FillJob:
         """Working size."""
         return Size(self.pixels.shape[1], self.pixels.shape[0])
 
-    @cached_property
+    @property
     def key(self) -> str:
         """Hash (sha256, hexadecimal) of everything that shapes the answer; the job's name does not."""
+        return self._keys[0]
+
+    @property
+    def picture_key(self) -> str:
+        """Hash (sha256, hexadecimal) of the pixels alone."""
+        return self._keys[1]
+
+    @cached_property
+    def _keys(self) -> tuple[str, str]:
         state = hashlib.sha256()
-        for array in (self.pixels, self.mask, self.blocked):
+        _add_to(state, self.pixels)
+        picture = state.hexdigest()
+        for array in (self.mask, self.blocked):
             _add_to(state, array)
         rest = {"prompt": self.prompt, "seeds": self.seeds, "parameters": dict(self.parameters), "card": self.card}
         state.update(json.dumps(rest, sort_keys=True).encode())
-        return state.hexdigest()
+        return state.hexdigest(), picture
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,6 +50,7 @@ class Order:
         seconds: about how long it takes at a size ("WIDTH*HEIGHT", or "" where it has none); what the journal
             has seen goes before.
         name: in progress and errors.
+        contents: hashes of what pictures show, by the parameter, where they are known: their files need no other.
         kind: the outputs are pictures to be downloaded, or texts.
         read: makes of a downloaded file what is wanted; raises EngineError when it is not what was asked for.
     """
@@ -61,6 +62,7 @@ class Order:
     price: float
     seconds: Callable[[str], float]
     name: str = ""
+    contents: Mapping[str, str] = field(default_factory=dict)
     kind: Literal["fill", "enhance"] = "fill"
     read: Callable[[bytes], Any] = bytes
 

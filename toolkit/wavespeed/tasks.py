@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from toolkit.entries import Entry
@@ -62,6 +62,16 @@ class Tasks:
         self._uploads, self._scouts = Uploads(client, journal, account), Scouts()
         self._settle, self._patience = settle, patience
         self.service = client.service
+        self._lately: dict[tuple[str, str], tuple[float, float | None]] = {}
+
+    def typical(self, model: str, size: str, guess: Callable[[str], float]) -> float | None:
+        """As the journal says; not asked more than twice a second."""
+        now = time.monotonic()
+        until, seconds = self._lately.get((model, size), (now, None))
+        if until <= now:
+            seconds = self._journal.typical(model, size, guess)
+            self._lately[model, size] = now + 0.5, seconds
+        return seconds
 
     def get(self, order: Order, run: TaskRun) -> Answer:
         """The order's answer: from the journal, from a task an earlier run began, or from a new one.
@@ -96,6 +106,7 @@ class _Task:
         self._uploads, self._scouts = tasks._uploads, tasks._scouts
         self._settle, self._patience = tasks._settle, tasks._patience
         self._order, self._run, self._claim, self._attempt = order, run, claim, attempt
+        self._typical = tasks.typical
         self._reused = True  # of pictures an earlier run sent, too, nobody knows whether they are still there
 
     def worked(self) -> Answer:
@@ -111,7 +122,9 @@ class _Task:
     def _bought(self) -> Answer:
         """The one way on which money is spent."""
         order, run = self._order, self._run
-        urls, self._reused = self._uploads.addresses(order.pictures, self._cancelled, self._wait_to_bring)
+        urls, self._reused = self._uploads.addresses(
+            order.pictures, self._cancelled, self._wait_to_bring, order.contents
+        )
         run.reserve(order.price)
         try:
             with self._limits.slot(self._cancelled):
@@ -206,7 +219,7 @@ class _Task:
         """
         order, name = self._order, self._order.name or self._order.model
         size = str(order.inputs.get("size", ""))
-        measured = self._journal.typical(order.model, size, order.seconds)
+        measured = self._typical(order.model, size, order.seconds)
         expected = order.seconds(size) if measured is None else measured
         started = time.monotonic() - max(0.0, time.time() - began)
         until = time.monotonic() + self._patience
@@ -320,7 +333,7 @@ class _Task:
             _Again: when they had been brought before: they may be gone.
         """
         if problem.kind == "media":
-            self._uploads.forget(self._order.pictures.values())
+            self._uploads.forget(self._order.pictures, self._order.contents)
             if self._reused:
                 raise _Again(problem, 0.0, renews=True)
 

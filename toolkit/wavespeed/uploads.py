@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from toolkit.errors import EngineError
 from toolkit.journal import Journal
@@ -34,14 +35,16 @@ class Uploads:
         self._client, self._journal, self._account = client, journal, account
 
     def addresses(
-        self, files: Mapping[str, bytes], cancelled: Callable[[], bool], wait: Callable[[float], None]
-    ) -> tuple[dict[str, str], bool]:
+        self, files: Mapping[str, bytes], cancelled: Callable[[], bool], wait: Callable[[float], None],
+        contents: Mapping[str, str] = MappingProxyType({}),
+    ) -> tuple[dict[str, str], bool]:  # fmt: skip
         """Where the service finds PNG files, and whether any was brought there before.
 
         Args:
             files: by their names without ending.
             cancelled: asked several times a second.
             wait: sleeps so many seconds.
+            contents: hashes of what they show, by name, where known.
 
         Returns:
             Addresses by name; a file itself as one where no upload works.
@@ -54,7 +57,7 @@ class Uploads:
         """
         if not files:
             return {}, False
-        keys = {name: self._key(data) for name, data in files.items()}
+        keys = self._keys(files, contents)
         with self._journal.addresses.bring(keys.values(), cancelled) as held:
             new: dict[str, str] = {}
             try:
@@ -92,15 +95,18 @@ class Uploads:
             raise problem
         return None
 
-    def forget(self, files: Iterable[bytes]) -> None:
+    def forget(self, files: Mapping[str, bytes], contents: Mapping[str, str] = MappingProxyType({})) -> None:
         """Have files brought anew when they are next needed: the service could not read them.
 
         Raises:
             EngineError: when the journal cannot be written.
         """
-        self._journal.addresses.forget([self._key(data) for data in files])
+        self._journal.addresses.forget(list(self._keys(files, contents).values()))
 
-    def _key(self, data: bytes) -> str:
-        state = hashlib.sha256(f"{self._account}\0".encode())
-        state.update(data)
-        return state.hexdigest()
+    def _keys(self, files: Mapping[str, bytes], contents: Mapping[str, str]) -> dict[str, str]:
+        keys = {}
+        for name, data in files.items():
+            state = hashlib.sha256(f"{self._account}\0".encode())
+            state.update(f"pixels\0{contents[name]}".encode() if name in contents else data)
+            keys[name] = state.hexdigest()
+        return keys

@@ -127,6 +127,7 @@ class Engine:
             price=self._card.price.of(len(job.seeds)),
             seconds=lambda size: self._card.per_call + pace * _megapixels(size),
             name=job.name,
+            contents={names.get("image", "image"): job.picture_key},
             read=lambda data: _read(data, job.size),
         )
 
