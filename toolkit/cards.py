@@ -53,7 +53,7 @@ class Parameter(Model):
         if too_low or too_high:
             low = "any" if self.minimum is None else self.minimum
             high = "any" if self.maximum is None else self.maximum
-            raise ParameterError(f"{name}: {card} takes {low} to {high}, got {value!r}")
+            raise ParameterError(f"{name}: {card} takes {low} to {high}, got {value:g}")
         return value
 
 
