@@ -594,6 +594,16 @@ def test_a_run_taken_up_writes_over_nothing_but_its_own(service: Server, model: 
     assert np.asarray(Image.open("out/00.png")).shape == mended.shape
 
 
+def test_a_seed_drawn_for_a_photo_is_kept_when_the_others_are_gone(service: Server) -> None:
+    Path("jobs.csv").write_text("photo,mask,seed,output\np.png,m.png,random,a.png\np.jpg,m.png,random,b.png\n")
+    service.fault("download", 404, times=None)
+    assert call("remove-object", "--jobs", "jobs.csv", *MODEL).code == 1
+    service.clear()
+    Path("jobs.csv").write_text("photo,mask,seed,output\np.png,m.png,random,a.png\n")
+    assert call("resume").code == 0
+    assert len(service.accepted) == 2, "what was paid is fetched, not asked for anew"
+
+
 def test_resume_takes_a_run_that_paid_before_a_mistake_made_later(service: Server) -> None:
     folder(2)
     service.fault("download", 404, times=None)

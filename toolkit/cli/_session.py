@@ -91,8 +91,9 @@ def work_through(
         to_stdout: a picture goes to standard output, so nothing else may.
     """
     called = current()
-    found = numbered(items, called.resumed)
+    found, named = numbered(items, called.resumed), len(items) > 1
     if called.resumed:
+        named = len(called.resumed.about.get("photos", ())) > 1
         _say_other(items, found, called.resumed.about.get("photos", ()))
     items, numbers = list(found.values()), list(found)
     finished = {one.number for one in called.resumed.items if one.state in ("done", "held")} if called.resumed else ()
@@ -118,7 +119,7 @@ def work_through(
             # What it paid before counts.
             run.budget.spent = sum(run.journal.paid(run.id))
         try:
-            for outcome in run_all(items, work, run, skip=settled):
+            for outcome in run_all(items, work, run, skip=settled, named=named):
                 outcomes.append(outcome)
                 if not dry:
                     _note(outcome, numbers[outcome.number], run)

@@ -43,8 +43,9 @@ Work = Callable[[Item, Run], dict[str, Any]]
 
 
 def run_all(
-    items: Sequence[Item], work: Work, run: Run, at_work: int | None = None, skip: AbstractSet[int] = frozenset()
-) -> Iterator[Outcome]:
+    items: Sequence[Item], work: Work, run: Run, at_work: int | None = None, skip: AbstractSet[int] = frozenset(),
+    named: bool | None = None,
+) -> Iterator[Outcome]:  # fmt: skip
     """Outcomes as they come, numbered by the items' order.
 
     Ctrl-C or closing the iterator cancels what is under way; photos already written stay.
@@ -56,9 +57,10 @@ def run_all(
         at_work: edits at work on this machine at once, besides those that wait for an engine elsewhere; one more than
             there are cores by default, so that decoding and encoding keep the cores busy.
         skip: numbers of items that are left out.
+        named: each edit has its photo's name, which random seeds depend on; where there are several without it.
     """
     photos = [(number, item) for number, item in enumerate(items) if number not in skip]
-    crew = _Crew(photos, work, run, at_work or cores() + 1, named=len(items) > 1)
+    crew = _Crew(photos, work, run, at_work or cores() + 1, named=len(items) > 1 if named is None else named)
     left = len(photos)
     try:
         while left:
