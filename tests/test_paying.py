@@ -604,6 +604,19 @@ def test_a_seed_drawn_for_a_photo_is_kept_when_the_others_are_gone(service: Serv
     assert len(service.accepted) == 2, "what was paid is fetched, not asked for anew"
 
 
+def test_a_picture_that_cannot_be_fetched_is_on_the_bill(service: Server) -> None:
+    service.fault("download", 500, times=None)
+    answer = call("remove-object", "p.png", *MASK)
+    assert answer.code == 1
+    assert "it is paid: the same command or `inpaint resume` tries again" in answer.err
+    (run,) = runs()
+    assert (run["paid"], run["perhaps_paid"]) == (0.035, 0)
+    assert "$0.035 paid  20" in call("runs", "show", run["id"]).text
+    service.clear()
+    assert call("resume").code == 0
+    assert [one["paid"] for one in runs()] == [0.035]
+
+
 def test_resume_takes_a_run_that_paid_before_a_mistake_made_later(service: Server) -> None:
     folder(2)
     service.fault("download", 404, times=None)

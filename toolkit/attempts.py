@@ -167,6 +167,18 @@ class Claim:
         columns = {"seconds": float(seconds) if isinstance(seconds, int | float) else None}
         self._write(columns, state="done", answer=answer, files=paths, paid=self.entry.price, error="")
 
+    def paid(self) -> None:
+        """It is certainly paid, though its answer did not come yet; the state stays as it was.
+
+        Raises:
+            EngineError: when it cannot be written down.
+        """
+        assert self.holds, "a job that is done was claimed: what it cost is written down"
+        entry = self.entry
+        statement = "UPDATE job SET paid = price WHERE key = ? AND attempt = ? AND owner = ?"
+        self._attempts.database.change(statement, (entry.key, entry.attempt, self._attempts.me()))
+        self.entry = replace(entry, paid=entry.price)
+
     def failed(self, error: str, paid: float = 0.0) -> None:
         """It was certainly refused, or failed and cost `paid` dollars."""
         self._write({}, state="failed", error=error, paid=max(paid, self.entry.paid or 0.0))

@@ -90,7 +90,7 @@ def _job(job: Entry) -> str:
         "done": _dollars(job.price, "paid"),
         "failed": _dollars(job.paid or 0.0, "paid", "not paid"),
         "intended": "not sent",
-    }.get(job.state, _dollars(job.price, "perhaps paid"))
+    }.get(job.state, _dollars(job.paid or job.price, "paid" if job.paid else "perhaps paid"))
     parts = [f"{job.state:8} {job.kind:7}", job.remote or "-", cost]
     if "sending" in job.times:
         parts.append(_when(job.times["sending"]))

@@ -300,6 +300,7 @@ class _Task:
         said = f"the picture of task {id} cannot be had: {problem}"
         if getattr(problem, "kind", "") == "missing":
             raise self._gone(said)
+        self._claim.paid()
         paid = "it is paid: the same command or `inpaint resume` tries again, without paying"
         if not isinstance(problem, Lost | Unreachable | ServiceError):  # it came, and is not what was asked for
             self._claim.unknown(said)
