@@ -7,8 +7,6 @@ import ctypes
 import sys
 from pathlib import Path
 
-import psutil
-
 
 def give_back() -> None:
     """Return freed memory to the system, which glibc otherwise keeps for later; elsewhere nothing is done.
@@ -22,6 +20,8 @@ def give_back() -> None:
 
 def share_left() -> float:
     """Share (0-1) of memory that may still be taken: of the machine's, or of its container's where that is less."""
+    import psutil  # takes longer than all else here
+
     machine = psutil.virtual_memory()
     return min(machine.available / machine.total, _left_in_groups())
 
