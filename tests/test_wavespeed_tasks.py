@@ -201,6 +201,37 @@ def test_too_many_requests_hold_everybody_up(service: Server, tmp_path: Path, re
     assert run.budget.spent == pytest.approx(PRICE)
 
 
+def elsewhere(server: Server) -> str:
+    return server.other_url.removeprefix("http://")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_submission_that_is_redirected_is_not_resent(service: Server, tmp_path: Path, status: int) -> None:
+    service.fault("submit", "redirect", status=status, times=None)
+    tasks, journal = account(service, tmp_path, settle=0.2)
+    run = PaidRun(journal)
+    with pytest.raises(ServiceError, match=rf"`wavespeed\.base_url` .*\(HTTP {status} to {elsewhere(service)}\)"):
+        tasks.get(order(), run)
+    assert service.counts["submit"] == 1
+    assert (service.counts["list"] > 0) == (status in (302, 303)), "those may have been taken"
+    assert service.elsewhere == service.accepted == []
+    assert run.budget.spent == 0
+    assert journal.paid(run.id) == (0, 0)
+    service.clear()
+    tasks.get(order(), run)
+    service.accepted_once(1)
+
+
+def test_submission_that_is_redirected_as_everything_is_may_have_been_taken(service: Server, tmp_path: Path) -> None:
+    for where in ("submit", "list"):
+        service.fault(where, "redirect", times=None)
+    tasks, journal = account(service, tmp_path, settle=0.2)
+    with pytest.raises(EngineError, match=rf"perhaps paid: .*`wavespeed\.base_url` .* to {elsewhere(service)}"):
+        tasks.get(order(), PaidRun(journal))
+    assert service.counts["submit"] == 1
+    assert service.elsewhere == []
+
+
 REFUSED = {1200: "content check", 1400: "parameter", 1401: "parameter", 1402: "could not read", 1407: "credit"}
 
 
@@ -268,6 +299,39 @@ def test_polls_are_repeated(service: Server, tmp_path: Path, what: str | int, op
     fault = service.fault("poll", what, times=2, **options)
     done_once(service, tmp_path)
     assert fault.used == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403])
+def test_task_that_may_not_be_asked_about_is_said_to_be_accepted(service: Server, tmp_path: Path, status: int) -> None:
+    service.fault("poll", status, times=None)
+    tasks, journal = account(service, tmp_path)
+    run = PaidRun(journal)
+    for _ in range(2):
+        said = rf"was accepted and is perhaps paid, .*HTTP {status}\); the same command or `inpaint resume` fetches it"
+        with pytest.raises(EngineError, match=said) as problem:
+            tasks.get(order(), run)
+        assert service.accepted[0].id in str(problem.value)
+    assert run.budget.spent == pytest.approx(PRICE)
+    service.clear()
+    assert tasks.get(order(), PaidRun(journal)).paid == 0
+    service.accepted_once(1)
+
+
+def test_polls_redirected_to_where_the_key_is_not_sent_were_not_asked(service: Server, tmp_path: Path) -> None:
+    to = f"{service.other_url}/api/v3/balance"  # which lets nobody in without a key
+    fault = service.fault("poll", "redirect", times=3, to=to)
+    done_once(service, tmp_path)
+    assert fault.used == len(service.elsewhere) == 3
+    service.fault("poll", "redirect", times=None, to=to)
+    tasks, journal = account(service, tmp_path, patience=0.5)
+    said = rf"not come to its end .*redirects to {elsewhere(service)}, where the key is not sent .*`inpaint resume`"
+    with pytest.raises(EngineError, match=said) as problem:
+        tasks.get(order(1), PaidRun(journal))
+    assert "refused the key" not in str(problem.value)
+    service.clear()
+    assert tasks.get(order(1), PaidRun(journal)).paid == 0
+    service.accepted_once(2)
+    assert service.keys_leaked() == []
 
 
 def test_unknown_words_mean_that_it_goes_on(service: Server, tmp_path: Path) -> None:
@@ -457,6 +521,15 @@ def test_a_storage_that_refuses_files_is_not_asked_again(
     with pytest.raises(ServiceError, match=r"^WaveSpeed: its place for uploads refuses files \(HTTP 403\)$"):
         tasks.get(order(1), PaidRun(journal))
     assert service.counts["put"] == 3
+
+
+def test_pictures_go_within_the_request_where_uploads_are_redirected(service: Server, tmp_path: Path) -> None:
+    service.fault("multipart", "redirect", status=307, times=None)
+    service.fault("put", "redirect", status=307, times=None)
+    done_once(service, tmp_path)
+    assert service.accepted[0].inputs["image"].startswith("data:image/png;base64,")
+    assert (service.counts["multipart"], service.counts["put"]) == (1, 2), "once a file by ticket"
+    assert service.elsewhere == service.keys_leaked() == []
 
 
 def test_a_wait_to_bring_pictures_is_told(service: Server) -> None:

@@ -168,6 +168,8 @@ class _Task:
                 reason = "its list of predictions holds one that may be it" if unsure else ""
                 if left <= 0 and not unsure:
                     self._claim.failed("its list of predictions does not hold it: it was not taken")
+                    if lost.refused and lost.refused.kind == "moved":  # and would be again
+                        raise lost.refused
                     raise _Again(lost.refused or lost, self._later())
                 if left <= 0:
                     break
@@ -210,7 +212,7 @@ class _Task:
         expected = order.seconds(size) if measured is None else measured
         started = time.monotonic() - max(0.0, time.time() - began)
         until = time.monotonic() + self._patience
-        pause, unseen, empty = max(0.0, started + expected + 0.05 - time.monotonic()), 0, 0
+        pause, unseen, empty, reason = max(0.0, started + expected + 0.05 - time.monotonic()), 0, 0, ""
         growth = max(0.3, 0.1 * expected)
         with self._scouts.joined(order.model) as scout:
             while not prediction.is_ended or (prediction.is_finished and not prediction.pictures and empty <= 3):
@@ -225,8 +227,9 @@ class _Task:
                     prediction = self._client.prediction(prediction.id, self._cancelled)
                     scout.asked(age, ended=prediction.is_ended)
                     empty += prediction.is_finished
-                    unseen = 0
+                    unseen, reason = 0, ""
                 except ServiceError as problem:
+                    reason = f" ({problem})"
                     if problem.kind == "missing":
                         unseen += 1
                         if unseen == _ATTEMPTS:
@@ -235,13 +238,16 @@ class _Task:
                         pause = self._later(2.0) if problem.again is None else problem.again
                         self._limits.pause(pause)
                     elif problem.kind != "fault":
-                        raise
-                except (Unreachable, Lost):
-                    pass
+                        raise EngineError(
+                            f"{name}: the task {prediction.id} was accepted and is perhaps paid, but cannot be asked "
+                            f"about: {problem}; the same command or `inpaint resume` fetches it, without paying again"
+                        ) from None
+                except (Unreachable, Lost) as problem:
+                    reason = f" ({problem})"
                 if time.monotonic() > until and not prediction.is_ended:
                     raise EngineError(
-                        f"{name}: the task {prediction.id} has not come to its end within {self._patience:g} s; "
-                        "`inpaint resume` takes it up"
+                        f"{name}: the task {prediction.id} has not come to its end within {self._patience:g} s"
+                        f"{reason}; `inpaint resume` takes it up"
                     )
         if prediction.is_finished:
             return prediction
