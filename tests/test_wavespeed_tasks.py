@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -393,6 +394,25 @@ def test_output_without_end(service: Server, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("toolkit.wavespeed.client.MAX_PICTURE", 1 << 20)
     service.fault("download", "endless")
     done_once(service, tmp_path)
+
+
+@pytest.mark.parametrize("what", ["endless", "huge"])
+def test_no_more_of_an_output_is_taken_than_its_size_can_have(service: Server, tmp_path: Path, what: str) -> None:
+    service.fault("download", what, times=None)
+    tasks, journal = account(service, tmp_path, timeouts=Timeouts())
+    with pytest.raises(EngineError, match=r"most 1572864 are taken|more than 1572864 bytes came"):
+        tasks.get(order(), PaidRun(journal))
+    service.clear()
+    tasks.get(order(), PaidRun(journal))
+    service.accepted_once(1)
+
+
+def test_the_largest_file_of_a_picture_is_within_the_limit() -> None:
+    noise = np.random.default_rng(0).integers(0, 1 << 16, (256, 256, 4), np.uint16)
+    largest = order().largest
+    assert largest
+    assert len(cv2.imencode(".png", noise, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]) < largest
+    assert [order(size=size).largest for size in ("", "square", "9x9")] == [None] * 3
 
 
 def test_outputs_that_are_gone_for_good_can_be_asked_for_anew(service: Server, tmp_path: Path) -> None:

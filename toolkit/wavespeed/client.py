@@ -28,7 +28,7 @@ MAX_REPLY = 32 << 20
 """Bytes of a reply in JSON; a list of predictions may hold pictures that were sent within their requests."""
 
 MAX_PICTURE = 64 << 20
-"""Bytes of a picture that is downloaded; one of 1536x1536 has 7 million uncompressed."""
+"""Bytes of a picture that is downloaded, at most, whatever its size."""
 
 _PAGE = 100
 _PAGES = 50
@@ -177,8 +177,13 @@ class Client:
             pass
         return self._by_ticket(data, name, content_type, cancelled)
 
-    def download(self, address: str, cancelled: Cancel = _never) -> bytes:
+    def download(self, address: str, cancelled: Cancel = _never, limit: int = MAX_PICTURE) -> bytes:
         """A file from the address of an output, without the key.
+
+        Args:
+            address: given by the service.
+            cancelled: asked several times a second.
+            limit: bytes at most; never more than MAX_PICTURE.
 
         Raises:
             ServiceError: "missing" when it is no longer there; others for other refusals.
@@ -193,7 +198,7 @@ class Client:
                 raise Lost("WaveSpeed: an output lies at an unencrypted address, which is not fetched")
             reply = self._traffic.ask(
                 "GET", address, {"User-Agent": "inpaint-toolkit"},
-                limit=MAX_PICTURE, read=seconds, total=10 * seconds, cancelled=cancelled,
+                limit=min(limit, MAX_PICTURE), read=seconds, total=10 * seconds, cancelled=cancelled,
             )  # fmt: skip
             if reply.status in _REDIRECTED and "location" in reply.headers:
                 address = _led(address, reply.headers["location"])

@@ -23,7 +23,7 @@ from toolkit.errors import EngineError
 from toolkit.journal import Claim, Journal
 from toolkit.limits import Limits
 from toolkit.waiting import wait
-from toolkit.wavespeed.client import Client
+from toolkit.wavespeed.client import MAX_PICTURE, Client
 from toolkit.wavespeed.matching import compared, noted
 from toolkit.wavespeed.orders import Answer, Order, TaskRun
 from toolkit.wavespeed.replies import Lost, Prediction, ServiceError, Unreachable
@@ -286,7 +286,7 @@ class _Task:
             if attempt:
                 self._wait(2.0 ** (attempt - 1))
             try:
-                data = self._client.download(url, self._cancelled)
+                data = self._client.download(url, self._cancelled, self._order.largest or MAX_PICTURE)
                 return data, self._order.read(data)
             except EngineError as failure:
                 problem = failure
