@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +18,8 @@ import pytest
 import toolkit.wavespeed.tasks
 from tests.paid import KEY, PRICE, PaidRun, account, key_written, order, pictures
 from toolkit.errors import Cancelled, EngineError
-from toolkit.wavespeed.client import Timeouts
-from toolkit.wavespeed.replies import ServiceError
+from toolkit.wavespeed.client import Timeouts, data_address
+from toolkit.wavespeed.replies import ServiceError, Unreachable
 from toolkit.wavespeed.tasks import Answer
 
 if TYPE_CHECKING:
@@ -720,11 +722,57 @@ def test_gives_up_after_some_submissions_with_the_services_own_words(
     assert not service.accepted
 
 
-def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolkit.wavespeed.tasks, "wait", lambda seconds, cancelled: None)
+@pytest.mark.parametrize("brings", [True, False])
+def test_nobody_there_is_said_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brings: bool) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(toolkit.wavespeed.tasks, "wait", lambda seconds, cancelled: waited.append(seconds))
     tasks, journal = account("http://127.0.0.1:9", tmp_path)
     run = PaidRun(journal)
-    with pytest.raises(EngineError, match="cannot be reached"):
-        tasks.get(order(), run)
+    with pytest.raises(EngineError, match=r"127\.0\.0\.1:9 cannot be reached"):
+        tasks.get(order() if brings else replace(order(), pictures={}), run)
+    assert len(waited) == 3
+    assert sum(waited) <= 10
     assert run.budget.spent == 0
     assert journal.paid(run.id) == (0, 0)
+
+
+@pytest.mark.parametrize("brings", [True, False])
+def test_a_service_that_starts_anew_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brings: bool) -> None:
+    from wavespeed_server import Server
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with contextlib.ExitStack() as stack:
+        waits: list[Server] = []
+
+        def wait(seconds: float, cancelled: Any) -> None:
+            if not waits and seconds >= 1.0:  # the second time at the latest
+                waits.append(stack.enter_context(Server(port)))
+
+        monkeypatch.setattr(toolkit.wavespeed.tasks, "wait", wait)
+        tasks, journal = account(f"http://127.0.0.1:{port}", tmp_path)
+        wanted = order()
+        if not brings:
+            sent = {name: data_address(data, "image/png") for name, data in wanted.pictures.items()}
+            wanted = replace(wanted, pictures={}, inputs={**wanted.inputs, **sent})
+        tasks.get(wanted, PaidRun(journal))
+        waits[0].accepted_once(1)
+
+
+def test_connections_that_only_take_too_long_are_tried_for_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    def ask(self: object, method: str, address: str, *_: Any, **__: Any) -> None:
+        tries.append(address)
+        raise Unreachable("too late")
+
+    monkeypatch.setattr(toolkit.wavespeed.tasks, "wait", lambda seconds, cancelled: None)
+    monkeypatch.setattr("toolkit.wavespeed.traffic.Traffic.ask", ask)
+    tasks, journal = account("http://127.0.0.1:9", tmp_path)
+    for wanted in (order(), replace(order(1), pictures={})):
+        tries.clear()
+        with pytest.raises(Unreachable, match="too late"):
+            tasks.get(wanted, PaidRun(journal))
+        assert len(tries) == 6

@@ -74,7 +74,16 @@ class ServiceError(EngineError):
 
 
 class Unreachable(EngineError):
-    """Nothing was sent: no connection was made."""
+    """Nothing was sent: no connection was made.
+
+    Args:
+        message: one sentence.
+        nobody: the connection was refused, the name is unknown or the proxy of no use, which hardly passes by itself.
+    """
+
+    def __init__(self, message: str, nobody: bool = False) -> None:
+        super().__init__(message)
+        self.nobody = nobody
 
 
 class Lost(EngineError):

@@ -28,15 +28,12 @@ from toolkit.wavespeed.matching import compared, noted
 from toolkit.wavespeed.orders import Answer, Order, TaskRun
 from toolkit.wavespeed.replies import Lost, Prediction, ServiceError, Unreachable
 from toolkit.wavespeed.scouts import Scouts
-from toolkit.wavespeed.uploads import Uploads
+from toolkit.wavespeed.uploads import ATTEMPTS, FEW_ATTEMPTS, Uploads
 
 __all__ = ["Answer", "Order", "TaskRun", "Tasks"]
 
 _CLOCKS = 36 * 3600.0
 """Seconds by which the service's clock may differ from ours, time zones and all."""
-
-_ATTEMPTS = 6
-"""Times a call is made that costs nothing, or that was certainly not taken."""
 
 
 class Tasks:
@@ -75,13 +72,14 @@ class Tasks:
         def cancelled() -> bool:
             return run.cancelled(order.name)
 
-        fresh, renewed = run.fresh, False
-        for attempt in range(_ATTEMPTS):
+        fresh, renewed, nobody = run.fresh, False, True
+        for attempt in range(ATTEMPTS):
             try:
                 with self._journal.claim(order.key, order.kind, run=run.id, fresh=fresh, cancelled=cancelled) as claim:
                     return _Task(self, order, run, claim, attempt).worked()
             except _Again as problem:
-                if attempt + 1 == _ATTEMPTS or (problem.renews and renewed):
+                nobody &= isinstance(problem.error, Unreachable) and problem.error.nobody
+                if attempt + 1 == (FEW_ATTEMPTS if nobody else ATTEMPTS) or (problem.renews and renewed):
                     raise problem.error from None
                 fresh, renewed = False, renewed or problem.renews
                 wait(problem.seconds, cancelled)
@@ -232,7 +230,7 @@ class _Task:
                     reason = f" ({problem})"
                     if problem.kind == "missing":
                         unseen += 1
-                        if unseen == _ATTEMPTS:
+                        if unseen == ATTEMPTS:
                             raise self._gone(f"the service no longer knows the task {prediction.id}") from None
                     elif problem.kind == "busy":
                         pause = self._later(2.0) if problem.again is None else problem.again
