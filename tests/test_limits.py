@@ -120,6 +120,19 @@ def test_no_minute_sees_more_starts_than_allowed_and_none_is_refused_without_nee
     limits.close()
 
 
+def test_no_minute_sees_more_arrivals_than_allowed_where_the_way_takes_up_to_a_second() -> None:
+    clock = Clock()
+    limits = Limits(None, "account", 10, 100, clock)
+    arrivals: list[float] = []
+    for number in range(1000):  # a tenth of a second each
+        if started(limits):
+            arrivals.append(clock.now + (0.9 if number < 20 else 0.0))  # the first connection is made slowly
+        clock.now += 0.1
+    limits.close()
+    assert len(arrivals) == 20
+    assert all(later - one >= 60 for one, later in zip(arrivals, arrivals[10:], strict=False))
+
+
 def test_the_wait_is_told(tmp_path: Path) -> None:
     clock = Clock()
     limits = Limits(tmp_path, "account", 1, 5, clock)
@@ -133,7 +146,7 @@ def test_the_wait_is_told(tmp_path: Path) -> None:
 
     with limits.slot(on_wait=wait):
         assert clock.now >= 1e9 + WINDOW
-    assert told == [40, 25, 10]
+    assert told == [WINDOW - 20, WINDOW - 35, WINDOW - 50]
 
 
 def test_after_a_pause_nobody_starts_before_its_end(tmp_path: Path) -> None:

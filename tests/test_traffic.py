@@ -20,6 +20,7 @@ import trustme
 
 from toolkit.errors import Cancelled
 from toolkit.wavespeed.replies import Unreachable
+from toolkit.wavespeed.routes import place
 from toolkit.wavespeed.sockets import Patience
 from toolkit.wavespeed.traffic import Traffic
 
@@ -83,10 +84,38 @@ def test_with_a_proxy_that_is_none_nothing_is_sent() -> None:
         asked(Traffic(SERVICE, "carrier-pigeon://coop"))
 
 
-def test_a_proxy_that_is_not_there_is_named_and_its_password_is_not() -> None:
-    with pytest.raises(Unreachable, match=r"cannot be reached through the proxy 127.0.0.1 \(") as caught:
-        asked(Traffic(SERVICE, "http://user:secret@127.0.0.1:9"))
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5"])
+def test_a_proxy_that_is_not_there_is_named_with_its_setting_and_without_its_password(scheme: str) -> None:
+    named = r"through the proxy 127\.0\.0\.1:9 that `wavespeed\.proxy` in the settings names \("
+    with pytest.raises(Unreachable, match=named) as caught:
+        asked(Traffic(SERVICE, f"{scheme}://user:secret@127.0.0.1:9"))
     assert "secret" not in str(caught.value)
+    assert caught.value.nobody
+
+
+def test_a_proxy_of_the_environment_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://user:secret@[::1]:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(Unreachable, match=r"through the proxy \[::1\]:9 that the environment names \("):
+        asked(Traffic(SERVICE, connect=2.0))
+
+
+def test_a_proxy_without_a_port_is_named_with_the_one_it_has() -> None:
+    assert place("http://user:secret@coop.invalid") == "coop.invalid:80"
+    assert place("socks5://coop.invalid") == "coop.invalid:1080"
+
+
+@pytest.mark.parametrize(("error", "nobody"), [(socket.EAI_NONAME, True), (socket.EAI_AGAIN, False)])
+def test_a_name_that_is_unknown_is_nobody(error: int, nobody: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(error, "not found")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    for scheme in ("http", "socks5"):
+        with pytest.raises(Unreachable, match=r"proxy coop\.invalid:9") as caught:
+            asked(Traffic(SERVICE, f"{scheme}://coop.invalid:9"))
+        assert caught.value.nobody == nobody
 
 
 def test_bytes_that_come_all_the_time_do_not_keep_it_from_being_cancelled() -> None:

@@ -103,6 +103,7 @@ def test_accepted_with_202(service: Server, client: Client) -> None:
         ("null-data", {}, 1), ("missing", {"fields": ["data.id"]}, 1), ("missing", {"fields": ["data"]}, 1),
         ("wrong-types", {}, 1), ("change", {"values": {"data.id": None}}, 1), ("change", {"values": {"data": []}}, 1),
         ("change", {"values": {"data.id": "\ud800"}}, 1), ("redirect", {"status": 302}, 0),
+        ("redirect", {"status": 303}, 0),
     ],
 )  # fmt: skip
 def test_no_answer_to_a_submission(
@@ -181,12 +182,54 @@ def test_key_stays_with_the_service(service: Server, client: Client) -> None:
     service.set(ticket_headers={"If-None-Match": "*", "x-amz-acl": "private"})
     name = client.submit(MODEL, inputs(client)).id
     service.wait(lambda server: server.accepted[0].finished)
-    with pytest.raises(ServiceError) as problem:  # the other host lets nobody in without a key
-        client.prediction(name)
-    assert problem.value.kind == "key"
+    other = service.other_url.removeprefix("http://")
+    with pytest.raises(Lost, match=rf"redirects to {other}, where the key is not sent \(.*HTTP 401\)"):
+        client.prediction(name)  # the other host lets nobody in without a key
     assert client.download(client.prediction(name).outputs[0]).startswith(b"\x89PNG")
     assert len(service.elsewhere) == 2
     assert service.keys_leaked() == []
+
+
+@pytest.mark.parametrize("status", [301, 307, 308])
+def test_submission_that_is_redirected_says_where_to(service: Server, client: Client, status: int) -> None:
+    sent = inputs(client)
+    service.fault("submit", "redirect", status=status, to="http://user:secret@elsewhere.invalid:81/x?token=secret")
+    with pytest.raises(
+        ServiceError, match=r"`wavespeed\.base_url`.* \(HTTP 30. to elsewhere\.invalid:81\)$"
+    ) as problem:
+        client.submit(MODEL, sent)
+    assert problem.value.kind == "moved"
+    service.fault("submit", "redirect", status=status, to="http://[nowhere")
+    with pytest.raises(ServiceError, match="fault of the service"):
+        client.submit(MODEL, sent)
+    assert not service.accepted
+
+
+def test_redirects_to_no_address(service: Server, client: Client) -> None:
+    name = client.submit(MODEL, inputs(client)).id
+    service.wait(lambda server: server.accepted[0].finished)
+    output = client.prediction(name).outputs[0]
+    for to in ("http://[nowhere", "http://host:port/", "mailto:nobody"):
+        for where, call in (("poll", lambda: client.prediction(name)), ("download", lambda: client.download(output))):
+            service.fault(where, "redirect", to=to)
+            with pytest.raises(Lost, match="no address on the web"):
+                call()
+
+
+def test_redirected_uploads_are_not_followed(service: Server, client: Client) -> None:
+    """What was meant for the service, or for the place that its ticket names, goes nowhere else."""
+    data = pictures()[0]
+    service.fault("multipart", "redirect", status=307, times=None)
+    for _ in range(2):
+        assert service.media(client.upload(data, "image.png", "image/png")) == data
+    assert service.counts["multipart"] == 1, "by ticket from then on"
+    service.fault("put", "redirect", status=307)
+    with pytest.raises(ServiceError, match=r"place for uploads refuses files \(HTTP 307\)"):
+        client.upload(data, "image.png", "image/png")
+    service.fault("ticket", "redirect", status=307)
+    with pytest.raises(ServiceError, match=r"`wavespeed\.base_url`"):
+        client.upload(data, "image.png", "image/png")
+    assert service.elsewhere == service.keys_leaked() == []
 
 
 def test_key_that_the_service_repeats_is_blotted_out(service: Server, client: Client) -> None:

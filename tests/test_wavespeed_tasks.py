@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 
 import toolkit.wavespeed.tasks
 from tests.paid import KEY, PRICE, PaidRun, account, key_written, order, pictures
 from toolkit.errors import Cancelled, EngineError
-from toolkit.wavespeed.client import Timeouts
-from toolkit.wavespeed.replies import ServiceError
+from toolkit.wavespeed.client import Timeouts, data_address
+from toolkit.wavespeed.replies import ServiceError, Unreachable
 from toolkit.wavespeed.tasks import Answer
 
 if TYPE_CHECKING:
@@ -201,6 +204,37 @@ def test_too_many_requests_hold_everybody_up(service: Server, tmp_path: Path, re
     assert run.budget.spent == pytest.approx(PRICE)
 
 
+def elsewhere(server: Server) -> str:
+    return server.other_url.removeprefix("http://")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_submission_that_is_redirected_is_not_resent(service: Server, tmp_path: Path, status: int) -> None:
+    service.fault("submit", "redirect", status=status, times=None)
+    tasks, journal = account(service, tmp_path, settle=0.2)
+    run = PaidRun(journal)
+    with pytest.raises(ServiceError, match=rf"`wavespeed\.base_url` .*\(HTTP {status} to {elsewhere(service)}\)"):
+        tasks.get(order(), run)
+    assert service.counts["submit"] == 1
+    assert (service.counts["list"] > 0) == (status in (302, 303)), "those may have been taken"
+    assert service.elsewhere == service.accepted == []
+    assert run.budget.spent == 0
+    assert journal.paid(run.id) == (0, 0)
+    service.clear()
+    tasks.get(order(), run)
+    service.accepted_once(1)
+
+
+def test_submission_that_is_redirected_as_everything_is_may_have_been_taken(service: Server, tmp_path: Path) -> None:
+    for where in ("submit", "list"):
+        service.fault(where, "redirect", times=None)
+    tasks, journal = account(service, tmp_path, settle=0.2)
+    with pytest.raises(EngineError, match=rf"perhaps paid: .*`wavespeed\.base_url` .* to {elsewhere(service)}"):
+        tasks.get(order(), PaidRun(journal))
+    assert service.counts["submit"] == 1
+    assert service.elsewhere == []
+
+
 REFUSED = {1200: "content check", 1400: "parameter", 1401: "parameter", 1402: "could not read", 1407: "credit"}
 
 
@@ -270,6 +304,39 @@ def test_polls_are_repeated(service: Server, tmp_path: Path, what: str | int, op
     assert fault.used == 2
 
 
+@pytest.mark.parametrize("status", [400, 401, 402, 403])
+def test_task_that_may_not_be_asked_about_is_said_to_be_accepted(service: Server, tmp_path: Path, status: int) -> None:
+    service.fault("poll", status, times=None)
+    tasks, journal = account(service, tmp_path)
+    run = PaidRun(journal)
+    for _ in range(2):
+        said = rf"was accepted and is perhaps paid, .*HTTP {status}\); the same command or `inpaint resume` fetches it"
+        with pytest.raises(EngineError, match=said) as problem:
+            tasks.get(order(), run)
+        assert service.accepted[0].id in str(problem.value)
+    assert run.budget.spent == pytest.approx(PRICE)
+    service.clear()
+    assert tasks.get(order(), PaidRun(journal)).paid == 0
+    service.accepted_once(1)
+
+
+def test_polls_redirected_to_where_the_key_is_not_sent_were_not_asked(service: Server, tmp_path: Path) -> None:
+    to = f"{service.other_url}/api/v3/balance"  # which lets nobody in without a key
+    fault = service.fault("poll", "redirect", times=3, to=to)
+    done_once(service, tmp_path)
+    assert fault.used == len(service.elsewhere) == 3
+    service.fault("poll", "redirect", times=None, to=to)
+    tasks, journal = account(service, tmp_path, patience=0.5)
+    said = rf"not come to its end .*redirects to {elsewhere(service)}, where the key is not sent .*`inpaint resume`"
+    with pytest.raises(EngineError, match=said) as problem:
+        tasks.get(order(1), PaidRun(journal))
+    assert "refused the key" not in str(problem.value)
+    service.clear()
+    assert tasks.get(order(1), PaidRun(journal)).paid == 0
+    service.accepted_once(2)
+    assert service.keys_leaked() == []
+
+
 def test_unknown_words_mean_that_it_goes_on(service: Server, tmp_path: Path) -> None:
     service.fault("task", "unknown-status", status="meditating")
     service.set(seconds=1.0)
@@ -329,6 +396,25 @@ def test_output_without_end(service: Server, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("toolkit.wavespeed.client.MAX_PICTURE", 1 << 20)
     service.fault("download", "endless")
     done_once(service, tmp_path)
+
+
+@pytest.mark.parametrize("what", ["endless", "huge"])
+def test_no_more_of_an_output_is_taken_than_its_size_can_have(service: Server, tmp_path: Path, what: str) -> None:
+    service.fault("download", what, times=None)
+    tasks, journal = account(service, tmp_path, timeouts=Timeouts())
+    with pytest.raises(EngineError, match=r"most 1572864 are taken|more than 1572864 bytes came"):
+        tasks.get(order(), PaidRun(journal))
+    service.clear()
+    tasks.get(order(), PaidRun(journal))
+    service.accepted_once(1)
+
+
+def test_the_largest_file_of_a_picture_is_within_the_limit() -> None:
+    noise = np.random.default_rng(0).integers(0, 1 << 16, (256, 256, 4), np.uint16)
+    largest = order().largest
+    assert largest
+    assert len(cv2.imencode(".png", noise, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]) < largest
+    assert [order(size=size).largest for size in ("", "square", "9x9")] == [None] * 3
 
 
 def test_outputs_that_are_gone_for_good_can_be_asked_for_anew(service: Server, tmp_path: Path) -> None:
@@ -457,6 +543,15 @@ def test_a_storage_that_refuses_files_is_not_asked_again(
     with pytest.raises(ServiceError, match=r"^WaveSpeed: its place for uploads refuses files \(HTTP 403\)$"):
         tasks.get(order(1), PaidRun(journal))
     assert service.counts["put"] == 3
+
+
+def test_pictures_go_within_the_request_where_uploads_are_redirected(service: Server, tmp_path: Path) -> None:
+    service.fault("multipart", "redirect", status=307, times=None)
+    service.fault("put", "redirect", status=307, times=None)
+    done_once(service, tmp_path)
+    assert service.accepted[0].inputs["image"].startswith("data:image/png;base64,")
+    assert (service.counts["multipart"], service.counts["put"]) == (1, 2), "once a file by ticket"
+    assert service.elsewhere == service.keys_leaked() == []
 
 
 def test_a_wait_to_bring_pictures_is_told(service: Server) -> None:
@@ -627,11 +722,57 @@ def test_gives_up_after_some_submissions_with_the_services_own_words(
     assert not service.accepted
 
 
-def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolkit.wavespeed.tasks, "wait", lambda seconds, cancelled: None)
+@pytest.mark.parametrize("brings", [True, False])
+def test_nobody_there_is_said_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brings: bool) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(toolkit.wavespeed.tasks, "wait", lambda seconds, cancelled: waited.append(seconds))
     tasks, journal = account("http://127.0.0.1:9", tmp_path)
     run = PaidRun(journal)
-    with pytest.raises(EngineError, match="cannot be reached"):
-        tasks.get(order(), run)
+    with pytest.raises(EngineError, match=r"127\.0\.0\.1:9 cannot be reached"):
+        tasks.get(order() if brings else replace(order(), pictures={}), run)
+    assert len(waited) == 3
+    assert sum(waited) <= 10
     assert run.budget.spent == 0
     assert journal.paid(run.id) == (0, 0)
+
+
+@pytest.mark.parametrize("brings", [True, False])
+def test_a_service_that_starts_anew_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brings: bool) -> None:
+    from wavespeed_server import Server
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with contextlib.ExitStack() as stack:
+        waits: list[Server] = []
+
+        def wait(seconds: float, cancelled: Any) -> None:
+            if not waits and seconds >= 1.0:  # the second time at the latest
+                waits.append(stack.enter_context(Server(port)))
+
+        monkeypatch.setattr(toolkit.wavespeed.tasks, "wait", wait)
+        tasks, journal = account(f"http://127.0.0.1:{port}", tmp_path)
+        wanted = order()
+        if not brings:
+            sent = {name: data_address(data, "image/png") for name, data in wanted.pictures.items()}
+            wanted = replace(wanted, pictures={}, inputs={**wanted.inputs, **sent})
+        tasks.get(wanted, PaidRun(journal))
+        waits[0].accepted_once(1)
+
+
+def test_connections_that_only_take_too_long_are_tried_for_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    def ask(self: object, method: str, address: str, *_: Any, **__: Any) -> None:
+        tries.append(address)
+        raise Unreachable("too late")
+
+    monkeypatch.setattr(toolkit.wavespeed.tasks, "wait", lambda seconds, cancelled: None)
+    monkeypatch.setattr("toolkit.wavespeed.traffic.Traffic.ask", ask)
+    tasks, journal = account("http://127.0.0.1:9", tmp_path)
+    for wanted in (order(), replace(order(1), pictures={})):
+        tries.clear()
+        with pytest.raises(Unreachable, match="too late"):
+            tasks.get(wanted, PaidRun(journal))
+        assert len(tries) == 6

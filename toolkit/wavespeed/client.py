@@ -7,6 +7,7 @@ uploads or to one for downloads; it stands in no error and no answer, not even w
 from __future__ import annotations
 
 import base64
+import contextlib
 import email.utils
 import json
 import secrets
@@ -27,7 +28,7 @@ MAX_REPLY = 32 << 20
 """Bytes of a reply in JSON; a list of predictions may hold pictures that were sent within their requests."""
 
 MAX_PICTURE = 64 << 20
-"""Bytes of a picture that is downloaded; one of 1536x1536 has 7 million uncompressed."""
+"""Bytes of a picture that is downloaded, at most, whatever its size."""
 
 _PAGE = 100
 _PAGES = 50
@@ -171,13 +172,18 @@ class Client:
         except ServiceError as problem:
             if problem.kind in ("key", "busy", "credit"):
                 raise
-            self._takes_forms = problem.kind != "missing"
+            self._takes_forms = problem.kind not in ("missing", "moved")
         except Lost:
             pass
         return self._by_ticket(data, name, content_type, cancelled)
 
-    def download(self, address: str, cancelled: Cancel = _never) -> bytes:
+    def download(self, address: str, cancelled: Cancel = _never, limit: int = MAX_PICTURE) -> bytes:
         """A file from the address of an output, without the key.
+
+        Args:
+            address: given by the service.
+            cancelled: asked several times a second.
+            limit: bytes at most; never more than MAX_PICTURE.
 
         Raises:
             ServiceError: "missing" when it is no longer there; others for other refusals.
@@ -192,10 +198,10 @@ class Client:
                 raise Lost("WaveSpeed: an output lies at an unencrypted address, which is not fetched")
             reply = self._traffic.ask(
                 "GET", address, {"User-Agent": "inpaint-toolkit"},
-                limit=MAX_PICTURE, read=seconds, total=10 * seconds, cancelled=cancelled,
+                limit=min(limit, MAX_PICTURE), read=seconds, total=10 * seconds, cancelled=cancelled,
             )  # fmt: skip
             if reply.status in _REDIRECTED and "location" in reply.headers:
-                address = urljoin(address, reply.headers["location"])
+                address = _led(address, reply.headers["location"])
                 continue
             if reply.status in (401, 403, 404, 410):  # no key was asked for: what ran out is often forbidden
                 raise ServiceError("missing", f"HTTP {reply.status}")
@@ -232,7 +238,7 @@ class Client:
             )  # fmt: skip
         except Unreachable as problem:  # the place for uploads, not the service
             raise Lost(str(problem)) from None
-        if 400 <= reply.status < 500 and reply.status not in _LATER:
+        if reply.status in _REDIRECTED or (400 <= reply.status < 500 and reply.status not in _LATER):
             raise ServiceError("storage", f"HTTP {reply.status}")  # its words are about a signature, not the account
         if not 200 <= reply.status < 300:
             raise Lost(f"WaveSpeed: the place for uploads did not take a file (HTTP {reply.status})")
@@ -282,12 +288,29 @@ class Client:
                 limit=MAX_REPLY, read=seconds, total=2 * seconds, cancelled=cancelled,
             )  # fmt: skip
             if method != "GET" or reply.status not in _REDIRECTED or "location" not in reply.headers:
-                return reply
-            address = urljoin(address, reply.headers["location"])
+                return reply if known else self._of_another(address, reply)
+            address = _led(address, reply.headers["location"])
             known = _same_origin(address, self.base_url)
         raise Lost("WaveSpeed: an answer is redirected in a circle")
 
+    def _of_another(self, address: str, reply: Reply) -> Reply:
+        """An answer from where a redirect led; what refuses one who shows no key is not the service's word.
+
+        Raises:
+            Lost: when it is a refusal.
+        """
+        try:
+            self._data(reply)
+        except ServiceError as problem:
+            said = f"WaveSpeed: it redirects to {_place(address)}, where the key is not sent ({problem.said})"
+            raise Lost(said) from None
+        return reply
+
     def _refusal(self, reply: Reply, values: Any) -> ServiceError:
+        if reply.status in _REDIRECTED and "location" in reply.headers:
+            with contextlib.suppress(Lost):
+                to = _place(_led(self.base_url, reply.headers["location"]))
+                return ServiceError("moved", f"HTTP {reply.status} to {to}")
         text = reply.body[:400].decode("utf-8", "replace").replace(self._key.get_secret_value(), "***")
         return refusal(reply.status, values, text, _seconds(reply.headers.get("retry-after")))
 
@@ -325,6 +348,26 @@ def _code(values: Any) -> int:
 
 def _is_address(value: Any) -> bool:
     return isinstance(value, str) and value.startswith(("https://", "http://"))
+
+
+def _led(address: str, location: str) -> str:
+    """Where a redirect leads.
+
+    Raises:
+        Lost: when that is no address.
+    """
+    try:
+        led = urljoin(address, location)  # as it is written: what is signed must not be written otherwise
+        if _place(led):
+            return led
+    except (ValueError, httpx.InvalidURL):
+        pass
+    raise Lost("WaveSpeed: it redirects to what is no address on the web")
+
+
+def _place(address: str) -> str:
+    """The host of an address, with the port where it is not the scheme's own."""
+    return httpx.URL(address).netloc.decode()
 
 
 def _same_origin(one: str, other: str) -> bool:

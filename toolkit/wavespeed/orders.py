@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -65,6 +66,15 @@ class Order:
     contents: Mapping[str, str] = field(default_factory=dict)
     kind: Literal["fill", "enhance"] = "fill"
     read: Callable[[bytes], Any] = bytes
+
+    @property
+    def largest(self) -> int | None:
+        """Bytes that a picture of the size asked for may have; None where none is asked for.
+
+        Many are downloaded at once: 16-bit RGBA, uncompressed, and 1 MiB of whatever else a file holds, are enough.
+        """
+        size = re.fullmatch(r"([0-9]+)\*([0-9]+)", str(self.inputs.get("size", "")))
+        return 8 * int(size[1]) * int(size[2]) + (1 << 20) if size else None
 
 
 @dataclass(frozen=True)

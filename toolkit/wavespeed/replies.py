@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from toolkit.errors import EngineError
 
-Kind = Literal["moderation", "parameter", "media", "storage", "credit", "key", "busy", "fault", "missing"]
+Kind = Literal["moderation", "parameter", "media", "storage", "credit", "key", "busy", "fault", "missing", "moved"]
 
 FINISHED = ("completed",)
 FAILED = ("failed", "cancelled", "canceled", "timeout", "deleted")
@@ -51,6 +51,7 @@ _ADVICE: Mapping[Kind, str] = {
     "busy": "too many requests; the account's level is `wavespeed.tier` in the settings",
     "fault": "a fault of the service; try again later",
     "missing": "it knows nothing of this",
+    "moved": "it sends this on to another address, where it does not go; correct `wavespeed.base_url` in the settings",
 }
 
 
@@ -73,7 +74,16 @@ class ServiceError(EngineError):
 
 
 class Unreachable(EngineError):
-    """Nothing was sent: no connection was made."""
+    """Nothing was sent: no connection was made.
+
+    Args:
+        message: one sentence.
+        nobody: the connection was refused, the name is unknown or the proxy of no use, which hardly passes by itself.
+    """
+
+    def __init__(self, message: str, nobody: bool = False) -> None:
+        super().__init__(message)
+        self.nobody = nobody
 
 
 class Lost(EngineError):

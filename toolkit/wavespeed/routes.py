@@ -51,7 +51,7 @@ def route(scheme: str, host: str, proxy: str, seconds: float, trusted: Trusted) 
         return _by_itself(_way(scheme, host, seconds, trusted))
     try:
         by = urlsplit(proxy)
-        port = by.port or (1080 if by.scheme.startswith("socks") else 443 if by.scheme == "https" else 80)
+        port = _port(by)
     except ValueError as problem:
         raise _useless(str(problem)) from None
     if by.scheme not in PROXIES or not by.hostname:
@@ -68,10 +68,14 @@ def route(scheme: str, host: str, proxy: str, seconds: float, trusted: Trusted) 
             host, headers={"Host": host if host.rpartition(":")[2].isdecimal() else f"{host}:443", **headers}
         )
         return _by_itself(way)
-    plain = _by_itself(
-        _way(by.scheme, f"[{by.hostname}]:{port}" if ":" in by.hostname else f"{by.hostname}:{port}", seconds, trusted)
-    )
+    plain = _by_itself(_way(by.scheme, place(proxy), seconds, trusted))
     return Route(plain.connect, f"http://{host}", headers)
+
+
+def place(proxy: str) -> str:
+    """Host and port of a proxy's address that can be used, without name and password."""
+    by = urlsplit(proxy)
+    return f"[{by.hostname}]:{_port(by)}" if ":" in (by.hostname or "") else f"{by.hostname}:{_port(by)}"
 
 
 def of_environment(scheme: str, host: str) -> str:
@@ -81,6 +85,10 @@ def of_environment(scheme: str, host: str) -> str:
     proxies = urllib.request.getproxies()
     found = proxies.get(scheme) or proxies.get("all") or ""
     return found if "://" in found or not found else f"http://{found}"
+
+
+def _port(by: SplitResult) -> int:
+    return by.port or (1080 if by.scheme.startswith("socks") else 443 if by.scheme == "https" else 80)
 
 
 def _way(scheme: str, host: str, seconds: float, trusted: Trusted) -> http.client.HTTPConnection:
@@ -108,7 +116,7 @@ def _by_socks(scheme: str, host: str, by: SplitResult, seconds: float, trusted: 
     proxy = python_socks.sync.Proxy(
         python_socks.ProxyType.SOCKS5 if by.scheme.startswith("socks5") else python_socks.ProxyType.SOCKS4,
         by.hostname or "",
-        by.port or 1080,
+        _port(by),
         unquote(by.username or "") or None,
         unquote(by.password or "") or None,
         rdns=True,
@@ -125,4 +133,4 @@ def _by_socks(scheme: str, host: str, by: SplitResult, seconds: float, trusted: 
 
 
 def _useless(why: str) -> Unreachable:
-    return Unreachable(f"WaveSpeed: the proxy cannot be used: {why}")
+    return Unreachable(f"WaveSpeed: the proxy cannot be used: {why}", nobody=True)

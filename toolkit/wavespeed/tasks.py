@@ -23,20 +23,17 @@ from toolkit.errors import EngineError
 from toolkit.journal import Claim, Journal
 from toolkit.limits import Limits
 from toolkit.waiting import wait
-from toolkit.wavespeed.client import Client
+from toolkit.wavespeed.client import MAX_PICTURE, Client
 from toolkit.wavespeed.matching import compared, noted
 from toolkit.wavespeed.orders import Answer, Order, TaskRun
 from toolkit.wavespeed.replies import Lost, Prediction, ServiceError, Unreachable
 from toolkit.wavespeed.scouts import Scouts
-from toolkit.wavespeed.uploads import Uploads
+from toolkit.wavespeed.uploads import ATTEMPTS, FEW_ATTEMPTS, Uploads
 
 __all__ = ["Answer", "Order", "TaskRun", "Tasks"]
 
 _CLOCKS = 36 * 3600.0
 """Seconds by which the service's clock may differ from ours, time zones and all."""
-
-_ATTEMPTS = 6
-"""Times a call is made that costs nothing, or that was certainly not taken."""
 
 
 class Tasks:
@@ -85,13 +82,14 @@ class Tasks:
         def cancelled() -> bool:
             return run.cancelled(order.name)
 
-        fresh, renewed = run.fresh, False
-        for attempt in range(_ATTEMPTS):
+        fresh, renewed, nobody = run.fresh, False, True
+        for attempt in range(ATTEMPTS):
             try:
                 with self._journal.claim(order.key, order.kind, run=run.id, fresh=fresh, cancelled=cancelled) as claim:
                     return _Task(self, order, run, claim, attempt).worked()
             except _Again as problem:
-                if attempt + 1 == _ATTEMPTS or (problem.renews and renewed):
+                nobody &= isinstance(problem.error, Unreachable) and problem.error.nobody
+                if attempt + 1 == (FEW_ATTEMPTS if nobody else ATTEMPTS) or (problem.renews and renewed):
                     raise problem.error from None
                 fresh, renewed = False, renewed or problem.renews
                 wait(problem.seconds, cancelled)
@@ -181,6 +179,8 @@ class _Task:
                 reason = "its list of predictions holds one that may be it" if unsure else ""
                 if left <= 0 and not unsure:
                     self._claim.failed("its list of predictions does not hold it: it was not taken")
+                    if lost.refused and lost.refused.kind == "moved":  # and would be again
+                        raise lost.refused
                     raise _Again(lost.refused or lost, self._later())
                 if left <= 0:
                     break
@@ -223,7 +223,7 @@ class _Task:
         expected = order.seconds(size) if measured is None else measured
         started = time.monotonic() - max(0.0, time.time() - began)
         until = time.monotonic() + self._patience
-        pause, unseen, empty = max(0.0, started + expected + 0.05 - time.monotonic()), 0, 0
+        pause, unseen, empty, reason = max(0.0, started + expected + 0.05 - time.monotonic()), 0, 0, ""
         growth = max(0.3, 0.1 * expected)
         with self._scouts.joined(order.model) as scout:
             while not prediction.is_ended or (prediction.is_finished and not prediction.pictures and empty <= 3):
@@ -238,23 +238,27 @@ class _Task:
                     prediction = self._client.prediction(prediction.id, self._cancelled)
                     scout.asked(age, ended=prediction.is_ended)
                     empty += prediction.is_finished
-                    unseen = 0
+                    unseen, reason = 0, ""
                 except ServiceError as problem:
+                    reason = f" ({problem})"
                     if problem.kind == "missing":
                         unseen += 1
-                        if unseen == _ATTEMPTS:
+                        if unseen == ATTEMPTS:
                             raise self._gone(f"the service no longer knows the task {prediction.id}") from None
                     elif problem.kind == "busy":
                         pause = self._later(2.0) if problem.again is None else problem.again
                         self._limits.pause(pause)
                     elif problem.kind != "fault":
-                        raise
-                except (Unreachable, Lost):
-                    pass
+                        raise EngineError(
+                            f"{name}: the task {prediction.id} was accepted and is perhaps paid, but cannot be asked "
+                            f"about: {problem}; the same command or `inpaint resume` fetches it, without paying again"
+                        ) from None
+                except (Unreachable, Lost) as problem:
+                    reason = f" ({problem})"
                 if time.monotonic() > until and not prediction.is_ended:
                     raise EngineError(
-                        f"{name}: the task {prediction.id} has not come to its end within {self._patience:g} s; "
-                        "`inpaint resume` takes it up"
+                        f"{name}: the task {prediction.id} has not come to its end within {self._patience:g} s"
+                        f"{reason}; `inpaint resume` takes it up"
                     )
         if prediction.is_finished:
             return prediction
@@ -293,7 +297,7 @@ class _Task:
             if attempt:
                 self._wait(2.0 ** (attempt - 1))
             try:
-                data = self._client.download(url, self._cancelled)
+                data = self._client.download(url, self._cancelled, self._order.largest or MAX_PICTURE)
                 return data, self._order.read(data)
             except EngineError as failure:
                 problem = failure

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 import ssl
 import threading
 import time
@@ -26,7 +27,7 @@ from toolkit.liveness import after_fork
 from toolkit.settings import is_loopback
 from toolkit.wavespeed import messages
 from toolkit.wavespeed.replies import Lost, Unreachable
-from toolkit.wavespeed.routes import Route, of_environment, route
+from toolkit.wavespeed.routes import Route, of_environment, place, route
 from toolkit.wavespeed.sockets import Patience, Stream, aside
 
 _SIGNS = "".join(map(chr, range(33, 127)))
@@ -143,8 +144,10 @@ class Traffic:
             new = route(scheme, host, proxy, self._connect, self._context)
             return _Line(new, Stream(aside(new.connect, patience, lambda late: late.close()), patience), patience)
         except (OSError, http.client.HTTPException, ValueError) as problem:
-            by = f" through the proxy {urlsplit(proxy).hostname}" if proxy else ""
-            raise Unreachable(f"WaveSpeed: {host} cannot be reached{by} ({_reason(problem)})") from None
+            of = "`wavespeed.proxy` in the settings" if self._proxy else "the environment"
+            by = f" through the proxy {place(proxy)} that {of} names" if proxy else ""
+            said = f"WaveSpeed: {host} cannot be reached{by} ({_reason(problem)})"
+            raise Unreachable(said, _is_nobody(problem)) from None
 
     def _context(self) -> ssl.SSLContext:
         """Whom to trust, read once: that takes as long as a hundred exchanges."""
@@ -177,6 +180,12 @@ def _end(idle: _Idle) -> None:
 
 def _host(address: str) -> str:
     return address.split("/", 3)[2] if address.count("/") > 1 else address[:200]
+
+
+def _is_nobody(problem: Exception) -> bool:
+    cause = problem.__cause__ or problem  # python_socks says it in its own words
+    unknown = isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN
+    return unknown or isinstance(cause, ConnectionRefusedError)
 
 
 def _reason(problem: Exception) -> str:

@@ -15,8 +15,11 @@ from toolkit.wavespeed.replies import Lost, ServiceError, Unreachable
 LIFETIME = 6 * 86400.0
 """Seconds an upload is used again; the service keeps it for seven days."""
 
-_ATTEMPTS = 6
-"""Times an upload is tried."""
+ATTEMPTS = 6
+"""Times a call is made that costs nothing, or that was certainly not taken."""
+
+FEW_ATTEMPTS = 4
+"""The same where each time nobody is there: a proxy or the service may start anew, but an address may also be wrong."""
 
 _LARGEST_INLINE = 8 << 20
 """Bytes of a picture that may be sent within the request when no upload works."""
@@ -76,7 +79,8 @@ class Uploads:
     ) -> str | None:
         """The address of a file that is brought now; None when no upload works, and it may be sent inline."""
         problem: EngineError = Lost("")
-        for attempt in range(_ATTEMPTS):
+        nobody = True
+        for attempt in range(ATTEMPTS):
             if attempt:
                 asked = problem.again if isinstance(problem, ServiceError) else None
                 wait(min(8.0, 0.5 * 2.0**attempt) if asked is None else asked)
@@ -90,6 +94,9 @@ class Uploads:
                     break
             except (Unreachable, Lost) as failure:
                 problem = failure
+            nobody &= isinstance(problem, Unreachable) and problem.nobody
+            if nobody and attempt + 1 == FEW_ATTEMPTS:
+                break
         busy = isinstance(problem, ServiceError) and problem.kind == "busy"
         if busy or isinstance(problem, Unreachable) or len(data) > _LARGEST_INLINE:
             raise problem
