@@ -189,17 +189,19 @@ def test_lost_at_once_and_all_found(service: Server, tmp_path: Path) -> None:
 def test_too_many_requests_hold_everybody_up(service: Server, tmp_path: Path, retry_after: str | None) -> None:
     service.fault("submit", 429, retry_after=retry_after)
     (first, journal), (second, same) = account(service, tmp_path), account(service, tmp_path)
-    run = PaidRun(journal)
+    run, other = PaidRun(journal), PaidRun(same)
     with ThreadPoolExecutor(2) as threads:
         began = time.monotonic()
         one = threads.submit(first.get, order(1), run)
         service.wait(lambda server: server.counts["submit"])
         time.sleep(0.1)
-        two = threads.submit(second.get, order(2), PaidRun(same))  # as another process: its own limits, same folder
+        two = threads.submit(second.get, order(2), other)  # as another process: its own limits, same folder
         assert [len(each.result().pictures) for each in (one, two)] == [1, 1]
     times = [one.at for one in service.requests if one.kind == "submit"]
     assert times[1] - times[0] >= (0.9 if retry_after else 4.9)
     assert time.monotonic() - began < 60
+    assert any("the account may have no more at once; its turn comes in " in told for told in other.told)
+    assert any("; tried again in " in told for told in run.told) == (retry_after is None), "a second needs no word"
     service.accepted_once(2)
     assert run.budget.spent == pytest.approx(PRICE)
 

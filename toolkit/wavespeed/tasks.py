@@ -36,6 +36,10 @@ _CLOCKS = 36 * 3600.0
 """Seconds by which the service's clock may differ from ours, time zones and all."""
 
 
+_SAID = 2.0
+"""Seconds beyond which a wait is told where progress is."""
+
+
 class Tasks:
     """Has tasks done for one account; safe to use from several threads.
 
@@ -92,6 +96,8 @@ class Tasks:
                 if attempt + 1 == (FEW_ATTEMPTS if nobody else ATTEMPTS) or (problem.renews and renewed):
                     raise problem.error from None
                 fresh, renewed = False, renewed or problem.renews
+                if problem.seconds > _SAID:
+                    run.progress(f"{order.name}: {problem}; tried again in {math.ceil(problem.seconds)} s", 0.0)
                 wait(problem.seconds, cancelled)
         raise AssertionError("unreachable")
 
@@ -125,7 +131,7 @@ class _Task:
         )
         run.reserve(order.price)
         try:
-            with self._limits.slot(self._cancelled):
+            with self._limits.slot(self._cancelled, self._say_wait):
                 prediction = self._awaited(self._submitted({**order.inputs, **urls}), time.time())
         finally:
             if self._claim.entry.state in ("intended", "failed"):  # certainly not spent
@@ -348,6 +354,10 @@ class _Task:
 
     def _cancelled(self) -> bool:
         return self._run.cancelled(self._order.name)
+
+    def _say_wait(self, seconds: float) -> None:
+        how_long = f" in {math.ceil(seconds)} s" if seconds else ""
+        self._run.progress(f"{self._order.name}: the account may have no more at once; its turn comes{how_long}", 0.0)
 
     def _wait_to_bring(self, seconds: float) -> None:
         said = f"{self._order.name}: its pictures were not taken; they are brought again in {math.ceil(seconds)} s"
