@@ -135,9 +135,15 @@ def work_through(
         _say_held([outcome.error for outcome in failed if isinstance(outcome.error, HeldBack)], called.arguments)
         if run.budget.spent and run.journal.trouble:
             click.echo(f"inpaint: the run could not be written down: {run.journal.trouble}", err=True)
-        if (broken := any(not isinstance(outcome.error, HeldBack) for outcome in failed)) and called.arguments:
-            if run.budget.spent or len(failed) < len(outcomes):
-                click.echo("inpaint: `inpaint resume` goes on with what failed; nothing is paid twice", err=True)
+        broken = any(not isinstance(outcome.error, HeldBack) for outcome in failed)
+        if (
+            broken
+            and called.arguments
+            and not dry
+            and len(items) > 1
+            and (run.budget.spent or len(failed) < len(items))
+        ):
+            click.echo("inpaint: `inpaint resume` goes on with what failed; nothing is paid twice", err=True)
         run.end("failed" if broken else "ended")
     line.clear()
     if len(items) > 1:
