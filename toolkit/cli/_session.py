@@ -136,13 +136,8 @@ def work_through(
         if run.budget.spent and run.journal.trouble:
             click.echo(f"inpaint: the run could not be written down: {run.journal.trouble}", err=True)
         broken = any(not isinstance(outcome.error, HeldBack) for outcome in failed)
-        if (
-            broken
-            and called.arguments
-            and not dry
-            and len(items) > 1
-            and (run.budget.spent or len(failed) < len(items))
-        ):
+        useful = run.budget.spent or len(failed) < len(items)  # else it was a mistake that all photos share
+        if broken and useful and called.arguments and not dry and len(items) > 1:
             click.echo("inpaint: `inpaint resume` goes on with what failed; nothing is paid twice", err=True)
         run.end("failed" if broken else "ended")
     line.clear()
