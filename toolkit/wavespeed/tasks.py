@@ -63,16 +63,18 @@ class Tasks:
         self._uploads, self._scouts = Uploads(client, journal, account), Scouts()
         self._settle, self._patience = settle, patience
         self.service = client.service
-        self._lately: dict[tuple[str, str], tuple[float, float | None]] = {}
+        self._lately: dict[tuple[str, str], tuple[float, float]] = {}
 
     def typical(self, model: str, size: str, guess: Callable[[str], float]) -> float | None:
-        """As the journal says; not asked more than twice a second."""
+        """As the journal says; once it knows, it is not asked more than twice a second."""
         now = time.monotonic()
-        until, seconds = self._lately.get((model, size), (now, None))
-        if until <= now:
-            seconds = self._journal.typical(model, size, guess)
-            self._lately[model, size] = now + 0.5, seconds
-        return seconds
+        until, seconds = self._lately.get((model, size), (now, 0.0))
+        if until > now:
+            return seconds
+        found = self._journal.typical(model, size, guess)
+        if found is not None:
+            self._lately[model, size] = now + 0.5, found
+        return found
 
     def get(self, order: Order, run: TaskRun) -> Answer:
         """The order's answer: from the journal, from a task an earlier run began, or from a new one.
