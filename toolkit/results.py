@@ -1,8 +1,7 @@
-"""Files kept by content: each is named by its sha256, so that damage shows and the same bytes lie there once."""
+"""Files kept by content: each is named by its BLAKE3 hash, so that damage shows and the same bytes lie there once."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -10,11 +9,13 @@ import threading
 import weakref
 from pathlib import Path
 
+from blake3 import blake3
+
 from toolkit.errors import EngineError
 
 
 class Results:
-    """`<first digit>/<sha256>.<suffix>` in a folder; a file system takes longer for a new folder than for a new file.
+    """`<first digit>/<hash>.<suffix>` in a folder; a file system takes longer for a new folder than for a new file.
 
     Args:
         folder: where; None for a temporary folder that goes with this object.
@@ -44,7 +45,7 @@ class Results:
         Raises:
             EngineError: when it cannot be written.
         """
-        digest = hashlib.sha256(data).hexdigest()
+        digest = blake3(data).hexdigest()
         name = f"{digest}.{suffix.lstrip('.')}"
         path = self.path(f"{digest[0]}/{name}")
         if os.access(path, os.F_OK) and whole(path):  # a look takes less than an exception, and most are new
@@ -82,8 +83,7 @@ def _made(path: str) -> int:
 def whole(path: Path) -> bool:
     """Whether the file is there and its bytes are those it is named by."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == path.stem
+        return blake3(path.read_bytes()).hexdigest() == path.stem
     except OSError:
         return False
 

@@ -11,7 +11,6 @@ import heavy libraries when opened, never at import.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from blake3 import blake3
 
 from toolkit import cards
 from toolkit.cards import Card, Hint, Task
@@ -72,17 +72,17 @@ class FillJob:
 
     @property
     def key(self) -> str:
-        """Hash (sha256, hexadecimal) of everything that shapes the answer; the job's name does not."""
+        """Hash (BLAKE3, hexadecimal) of everything that shapes the answer; the job's name does not."""
         return self._keys[0]
 
     @property
     def picture_key(self) -> str:
-        """Hash (sha256, hexadecimal) of the pixels alone."""
+        """Hash (BLAKE3, hexadecimal) of the pixels alone."""
         return self._keys[1]
 
     @cached_property
     def _keys(self) -> tuple[str, str]:
-        state = hashlib.sha256()
+        state = blake3()
         _add_to(state, self.pixels)
         picture = state.hexdigest()
         for array in (self.mask, self.blocked):
@@ -154,8 +154,8 @@ class EnhanceJob:
 
     @cached_property
     def key(self) -> str:
-        """Hash (sha256, hexadecimal) of everything that shapes the answer; the job's name does not."""
-        state = hashlib.sha256()
+        """Hash (BLAKE3, hexadecimal) of everything that shapes the answer; the job's name does not."""
+        state = blake3()
         for array in (self.picture, self.hole):
             _add_to(state, array)
         state.update(json.dumps([self.prompt, self.surroundings.text, self.card]).encode())
@@ -335,7 +335,7 @@ class Enhancer(Protocol):
         ...
 
 
-def _add_to(state: hashlib._Hash, array: Bytes) -> None:
+def _add_to(state: blake3, array: Bytes) -> None:
     """Have an array's shape, dtype and values count in a hash."""
     state.update(f"{array.shape}{_dtype_name(array.dtype)}".encode())
     state.update(np.ascontiguousarray(array).data)

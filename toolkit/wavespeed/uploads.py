@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+
+from blake3 import blake3
 
 from toolkit.errors import EngineError
 from toolkit.journal import Journal
@@ -113,7 +114,7 @@ class Uploads:
     def _keys(self, files: Mapping[str, bytes], contents: Mapping[str, str]) -> dict[str, str]:
         keys = {}
         for name, data in files.items():
-            state = hashlib.sha256(f"{self._account}\0".encode())
+            state = blake3(f"{self._account}\0".encode())
             state.update(f"pixels\0{contents[name]}".encode() if name in contents else data)
             keys[name] = state.hexdigest()
         return keys
