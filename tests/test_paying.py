@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from paid import quick_card
 from PIL import Image
 from wavespeed_server import Server
 
+from toolkit.dataset import work
 from toolkit.dataset.held import write_table
 from toolkit.errors import HeldBack
 from toolkit.journal import Journal
@@ -341,6 +344,37 @@ def test_what_was_being_written_when_a_run_was_cut_short_is_written_over(service
     answer = call("resume")
     assert answer.code == 0, answer.err
     assert {path: path.read_bytes() for path in Path("out").iterdir()} == whole
+    assert len(service.accepted) == 4
+
+
+def test_what_was_written_before_saving_failed_is_written_over(
+    service: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder(2)
+
+    def full(edit: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "variation_sheet", full)
+        assert call("remove-object", "in", *MASK, "-o", "out", "--num-images", "2").code == 1
+        Path("in/00.png").rename("away.png")
+        assert call("resume").code == 1
+    assert len(list(Path("out").iterdir())) == 4
+    Path("away.png").rename("in/00.png")
+    kept = Path("out/00-1.png").read_bytes()
+    Path("out/00-1.png").write_bytes(b"of somebody else")
+    later = time.time() + 60
+    os.utime("out/00-1.png", (later, later))
+    for _ in range(2):
+        assert "already exists" in call("resume").err
+        assert Path("out/00-1.png").read_bytes() == b"of somebody else"
+        os.utime("out/00-1.png", (later - 58, later - 58))
+    Path("out/00-1.png").write_bytes(kept)
+    os.utime("out/00-1.png", (later - 120, later - 120))
+    answer = call("resume")
+    assert answer.code == 0, answer.err
+    assert len(list(Path("out").iterdir())) == 6
     assert len(service.accepted) == 4
 
 

@@ -100,10 +100,20 @@ class Journal:
         return run
 
     def note(self, run: str, number: int, name: str, state: ItemState, detail: Mapping[str, Any]) -> None:
-        """Note what became of photo `number`, in place of what was noted before. Best effort: see `trouble`."""
+        """Note what became of photo `number`, in place of what was noted before. Best effort: see `trouble`.
+
+        Of one that failed it stays known what it was writing, and when that `ended`.
+        """
         values = (run, number, as_text(name), state, as_json(detail), time.time())
         with self._best_effort():
-            self._database.change("INSERT OR REPLACE INTO item VALUES (?, ?, ?, ?, ?, ?)", values)
+            self._database.change(
+                "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (run, number) DO UPDATE SET "
+                "detail = CASE excluded.state WHEN 'failed' THEN json_patch("
+                "CASE state WHEN 'saving' THEN json_set(detail, '$.ended', excluded.at) ELSE detail END, "
+                "excluded.detail) ELSE excluded.detail END, "
+                "name = excluded.name, state = excluded.state, at = excluded.at",
+                values,
+            )
 
     def end(self, run: str, state: Literal["ended", "failed", "cancelled"] = "ended") -> None:
         """Note how a run ended. Best effort: see `trouble`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -163,11 +164,15 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
 
 
 def _unfinished(run: RunEntry | None) -> frozenset[str]:
-    """Files that a run was writing when it was cut short."""
-    items = () if run is None else run.items
-    return frozenset(
-        os.path.abspath(path) for item in items if item.state == "saving" for path in item.detail.get("outputs", ())
-    )
+    """Files that a run was writing when it was cut short, or when that failed."""
+    found = set()
+    for item in run.items if run else ():
+        for path in item.detail.get("outputs", ()) if item.state in ("saving", "failed") else ():
+            with contextlib.suppress(OSError):
+                # What was written after a failure was noted is somebody else's.
+                if item.state == "saving" or os.stat(path).st_mtime <= item.detail.get("ended", 0.0) + 1:
+                    found.add(os.path.abspath(path))
+    return frozenset(found)
 
 
 def _noting(items: Mapping[int, Item]) -> Callable[[Item, Sequence[Path | str], Run], None]:
