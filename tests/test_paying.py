@@ -577,7 +577,7 @@ def test_a_run_taken_up_works_on_its_own_photos_and_on_no_others(service: Server
     for name in ("0.png", "9.png"):
         Path(f"in/{name}").write_bytes(Path("in/01.png").read_bytes())
     answer = call("resume")
-    assert answer.code == 0, answer.err
+    assert answer.code == 3, "one is not done"
     assert f"{Path('in/0.png')}: not in the run, left as it is" in answer.err
     assert f"{Path('in/00.png')}: was in the run and is gone" in answer.err
     assert sorted(path.name for path in Path("out").iterdir()) == ["01.png", "02.png", "03.png"]
@@ -633,9 +633,32 @@ def test_a_seed_drawn_for_a_photo_is_kept_when_the_others_are_gone(service: Serv
     service.fault("download", 404, times=None)
     assert call("remove-object", "--jobs", "jobs.csv", *MODEL).code == 1
     service.clear()
-    Path("jobs.csv").write_text("photo,mask,seed,output\np.png,m.png,random,a.png\n")
-    assert call("resume").code == 0
+    Path("jobs.csv").write_text("photo,mask,seed,output\n\np.png,m.png,random,a.png\n")
+    assert call("resume").code == 3, "the other is gone"
+    assert Path("a.png").is_file(), "though its line is another one now"
     assert len(service.accepted) == 2, "what was paid is fetched, not asked for anew"
+
+
+def test_what_is_paid_and_not_fetched_is_not_asked_about_again(service: Server) -> None:
+    folder(11)
+    command = ("remove-object", "in", *MASK, "-o", "out")
+    service.fault("download", 404, times=None)
+    assert call(*command, "--yes").code == 1
+    service.clear()
+    answer = call(*command)
+    assert answer.code == 0, answer.err
+    assert len(service.accepted) == 11
+
+
+def test_a_table_of_held_masks_that_was_edited_is_gone_on_with(tmp_path: Path) -> None:
+    held = [
+        HeldBack("held", None, {"photo": f"/p{k}.png", "mask": str(tmp_path / f"{k}.png")}, tmp_path) for k in (0, 1)
+    ]
+    table = write_table(tmp_path, held[:1])
+    table.write_text(table.read_text() + "\n{not JSON\n[1]\n")
+    lines = write_table(tmp_path, held).read_text().splitlines()
+    assert lines[:2] == ["{not JSON", "[1]"]
+    assert [json.loads(line)["mask"] for line in lines[2:]] == ["0.png", "1.png"]
 
 
 def test_a_picture_that_cannot_be_fetched_is_on_the_bill(service: Server) -> None:
@@ -672,5 +695,6 @@ def test_results_beside_their_photos_are_no_photos(service: Server) -> None:
     assert len(names) == 2 + 2 * 2 + 2 * 1 + 2, names
     again = call(*command, "--overwrite")
     assert again.code == 0, again.err
+    assert "and 7 more: left out, by the name a result of remove-object; name it to work on it" in again.err
     assert {path.name for path in Path("in").iterdir()} == names
     assert len(service.accepted) == 4

@@ -53,7 +53,8 @@ class Parameter(Model):
         if too_low or too_high:
             low = "any" if self.minimum is None else self.minimum
             high = "any" if self.maximum is None else self.maximum
-            raise ParameterError(f"{name}: {card} takes {low} to {high}, got {value:g}")
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise ParameterError(f"{name}: {card} takes {low} to {high}, got {shown}")
         return value
 
 

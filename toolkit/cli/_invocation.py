@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
@@ -28,22 +29,38 @@ class Invocation:
 def numbered(items: Sequence[Item], run: RunEntry | None) -> dict[int, Item]:
     """The photos that are to be worked on, by their numbers in the run that is taken up; all of them where none is.
 
-    Photos are known by their names, and what was not in the run is left out: it was neither planned nor approved.
+    Photos are known by their names (rows of a table by their photo's, wherever they stand now), and what was not in the
+    run is left out: it was neither planned nor approved.
     """
     if run is None:
         return dict(enumerate(items))
     count: Counter[str] = Counter()
     places = {}
-    for number, name in enumerate(run.about.get("photos", ())):
+    for number, name in enumerate(map(_photo, run.about.get("photos", ()))):
         places[name, count[name]] = number
         count[name] += 1
     count.clear()
     found = {}
     for item in items:
-        if (place := (item.name, count[item.name])) in places:
+        name = _photo(item.name)
+        if (place := (name, count[name])) in places:
             found[places[place]] = item
-        count[item.name] += 1
+        count[name] += 1
     return found
+
+
+def as_noted(items: Sequence[Item], run: RunEntry) -> list[Item]:
+    """`items` under the names they have in a run, which seeds that were drawn depend on."""
+    photos = run.about.get("photos", ())
+    names = {id(item): photos[number] for number, item in numbered(items, run).items()}
+    return [
+        item if (name := names.get(id(item), item.name)) == item.name else replace(item, name=name) for item in items
+    ]
+
+
+def _photo(name: str) -> str:
+    """An item's name without its place in a table."""
+    return re.sub(r" \([^()]* line \d+\)$", "", name)
 
 
 def current() -> Invocation:

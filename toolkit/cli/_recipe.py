@@ -12,7 +12,7 @@ import click
 
 from toolkit import schema
 from toolkit.cli._brake import approve, bill_of, paid_cards
-from toolkit.cli._invocation import current, numbered
+from toolkit.cli._invocation import as_noted, current, numbered
 from toolkit.cli._options import (
     VerbCommand,
     option_for,
@@ -23,6 +23,7 @@ from toolkit.cli._options import (
     value_of,
 )
 from toolkit.cli._session import leave, megapixels, standard_input, standard_output, work_through
+from toolkit.dataset.held import POINTING
 from toolkit.dataset.inputs import STANDARD, Item, gather
 from toolkit.dataset.targets import Output
 from toolkit.dataset.work import EditWork, PlanWork
@@ -31,10 +32,6 @@ from toolkit.errors import Cancelled, RecipeError, UsageError
 from toolkit.photo.formats import SUFFIX_OF, format_named
 from toolkit.recipe import Recipe
 from toolkit.run import Run, draw_seed
-from toolkit.stages._painting import TUNABLE
-
-_ENGINE = frozenset(("model", "seed", "size", "prompt", "background_prompt", *TUNABLE))
-"""Options of a job table's rows that decide which engine is asked, and for what."""
 
 
 def recipe_command(name: str | Path) -> click.Command:
@@ -113,7 +110,10 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         standard_input=standard_input(photos),
         verb=recipe.name,
         suffix=SUFFIX_OF[wanted] if wanted else ".png" if alpha else "",
+        say=lambda sentence: click.echo(f"inpaint: {sentence}", err=True),
     )
+    if resumed:
+        items = as_noted(items, resumed)
     if drawn:
         click.echo(f"seed {options['seed']}", err=True)
     to_stdout = given["output"] == STANDARD
@@ -135,7 +135,7 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         own=_unfinished(resumed),
         note=_noting(numbered(items, resumed)),
     )
-    if not any(set(item.options) & _ENGINE for item in items):  # else each row is another matter
+    if all(set(item.options) <= POINTING for item in items):  # else each row is another matter
         with Run(seed=options.get("seed", 0), device=given["device"]) as run:
             for stage in bound.stages():
                 stage.check(run, ready=not given["dry_run"])
@@ -169,8 +169,9 @@ def _unfinished(run: RunEntry | None) -> frozenset[str]:
     for item in run.items if run else ():
         for path in item.detail.get("outputs", ()) if item.state in ("saving", "failed") else ():
             with contextlib.suppress(OSError):
-                # What was written after a failure was noted is somebody else's.
-                if item.state == "saving" or os.stat(path).st_mtime <= item.detail.get("ended", 0.0) + 1:
+                ended = run.ended if run and item.state == "saving" else item.detail.get("ended", 0.0)
+                # What was written after that is somebody else's; a process that was killed noted no end.
+                if ended is None or os.stat(path).st_mtime <= ended + 1:
                     found.add(os.path.abspath(path))
     return frozenset(found)
 

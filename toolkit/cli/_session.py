@@ -91,9 +91,9 @@ def work_through(
         to_stdout: a picture goes to standard output, so nothing else may.
     """
     called = current()
-    found, named = numbered(items, called.resumed), len(items) > 1
+    found, photos = numbered(items, called.resumed), len(items)
     if called.resumed:
-        named = len(called.resumed.about.get("photos", ())) > 1
+        photos = len(called.resumed.about.get("photos", ()))
         _say_other(items, found, called.resumed.about.get("photos", ()))
     items, numbers = list(found.values()), list(found)
     finished = {one.number for one in called.resumed.items if one.state in ("done", "held")} if called.resumed else ()
@@ -119,7 +119,7 @@ def work_through(
             # What it paid before counts.
             run.budget.spent = sum(run.journal.paid(run.id))
         try:
-            for outcome in run_all(items, work, run, skip=settled, named=named):
+            for outcome in run_all(items, work, run, skip=settled, named=photos > 1):
                 outcomes.append(outcome)
                 if not dry:
                     _note(outcome, numbers[outcome.number], run)
@@ -153,6 +153,8 @@ def work_through(
         click.echo(message, err=as_json or to_stdout)
     if as_json:
         click.echo(json.dumps(_report(outcomes, about, seed), indent=2, default=str))
+    if any(number not in found and number not in finished for number in range(photos)):
+        return 3 if settled or len(failed) < len(outcomes) else 1  # what is gone was not done
     if not failed:
         return 0
     if len(items) > 1 and len(failed) < len(items):

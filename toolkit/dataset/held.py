@@ -16,7 +16,7 @@ from toolkit.dataset.inputs import HELD, TABLE, Item
 from toolkit.dataset.targets import make_folder
 from toolkit.errors import HeldBack
 
-_POINTING = frozenset(
+POINTING = frozenset(
     "box point not_point mask invert_mask subject text pick threshold segmenter detector generous".split()
 )
 """Options that say where; in a table of held masks the mask says it."""
@@ -30,7 +30,7 @@ def folder_for(root: Path, run: str) -> Path:
 def row(item: Item, mask: Path, target: Path) -> dict[str, Any]:
     """A held photo as the table has it, paths absolute."""
     assert isinstance(item.source, Path)
-    kept = {name: value for name, value in item.options.items() if name not in _POINTING}
+    kept = {name: value for name, value in item.options.items() if name not in POINTING}
     return {"photo": str(item.source.resolve()), "mask": str(mask.resolve()), "output": str(target.resolve()), **kept}
 
 
@@ -48,14 +48,25 @@ def write_table(folder: Path, held: Sequence[HeldBack]) -> Path:
     path = folder / TABLE
     make_folder(path)
     rows = [_relative(problem.row, folder) for problem in held]
+    kept: list[str] = []
     if path.exists():
-        before = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        rows = [row for row in before if row["mask"] not in {one["mask"] for one in rows}] + rows
+        new = {one["mask"] for one in rows}
+        kept = [
+            line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and _mask(line) not in new
+        ]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
+        file.writelines(f"{line}\n" for line in (*kept, *(json.dumps(row, default=str) for row in rows)))
     os.replace(temporary, path)
     return path
+
+
+def _mask(line: str) -> Any:
+    """The mask that a row of the table names; a person may have edited it."""
+    try:
+        return json.loads(line)["mask"]
+    except (ValueError, TypeError, KeyError, IndexError):
+        return None
 
 
 def _relative(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ def gather(
     standard_input: bytes | None = None,
     verb: str = "",
     suffix: str = "",
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> list[Item]:
     """Every photo named, in a stable order, each with its output.
 
@@ -72,12 +73,14 @@ def gather(
         standard_input: what "-" stands for.
         verb: added to a photo's name where no output is named; outputs beside the photos stay None without it.
         suffix: of every output whose name is made here; the photo's own without it.
+        say: told in a sentence what is left out.
 
     Raises:
         UsageError: when nothing is named, or one output is given for several photos.
         InputError: when a path does not exist or a folder holds no photo.
     """
     items: list[tuple[Item, Path]] = []
+    left_out: list[Path] = []
     if jobs is not None:
         if paths:
             raise UsageError("give photos or --jobs, not both; a table names its own photos")
@@ -92,6 +95,7 @@ def gather(
         if os.path.isdir(text):
             photos = pictures(path, beside=output)
             results = _results(photos, verb) if verb and output is None else set()
+            left_out += sorted(results)
             found = [Item(str(one), one) for one in photos if one not in results]
             if not found:
                 raise InputError(f"{path}: holds no photo ({' '.join(sorted(PICTURES))})")
@@ -101,6 +105,9 @@ def gather(
         else:
             near = _near(path)
             raise InputError(f"{text}: there is no such file{near}")
+    if left_out:
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        say(f"{left_out[0]}{more}: left out, by the name a result of {verb}; name it to work on it")
     if not items:
         raise UsageError("no photo is named: give files, a folder, - or --jobs")
     paired = [(_paired(item, root, masks), root) for item, root in items]

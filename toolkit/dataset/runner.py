@@ -102,7 +102,13 @@ class _Crew:
                 return
             self.threads += 1
             name = f"edit {self.threads}"
-        threading.Thread(target=self._serve, daemon=True, name=name).start()
+        try:
+            threading.Thread(target=self._serve, daemon=True, name=name).start()
+        except RuntimeError:  # the system gives no more: those there are do the work
+            with self._lock:
+                self.threads -= 1
+            if not self.threads:
+                raise
 
     def _has_room(self, others: int) -> bool:
         """Whether one photo may be under way besides `others`."""
@@ -111,6 +117,7 @@ class _Crew:
         return others < self._at_work + self._run.calls_at_once and share_left() >= _LEFT
 
     def _serve(self) -> None:
+        counted = True
         try:
             while not self._run.cancelled():
                 place = _Place(self._line, self._run, self._join)
@@ -122,12 +129,15 @@ class _Crew:
                     self.done.put(_outcome(number, item, self._work, self._run, place, self._named))
                 with self._lock:
                     if not self._has_room(self.threads - 1):
+                        self.threads -= 1  # at once, so that the others know and stay
+                        counted = False
                         return
         except Cancelled:
             pass
         finally:
-            with self._lock:
-                self.threads -= 1
+            if counted:
+                with self._lock:
+                    self.threads -= 1
 
 
 class _Place:
