@@ -698,3 +698,36 @@ def test_results_beside_their_photos_are_no_photos(service: Server) -> None:
     assert "and 7 more: left out, by the name a result of remove-object; name it to work on it" in again.err
     assert {path.name for path in Path("in").iterdir()} == names
     assert len(service.accepted) == 4
+
+
+def test_a_photo_called_like_a_result_is_not_written_over(service: Server) -> None:
+    folder(2)
+    photo = Path("in/00-remove-object.png")
+    photo.write_bytes(Path("in/00.png").read_bytes())
+    before = photo.read_bytes()
+    for more in ((), ("--overwrite",), ("--overwrite", "-n"), ("--overwrite",)):
+        answer = call("remove-object", "in", *MASK, *more)
+        assert f"{photo}: may be a photo" in answer.err
+        assert photo.read_bytes() == before
+    assert answer.code == 3
+    assert Path("in/01-remove-object.png").exists(), "a result of an earlier run is written over"
+    assert len(service.accepted) == 1
+    photo.unlink()
+    for _ in range(2):
+        assert call("remove-object", "in", *MASK, "--overwrite").code == 0
+    assert photo.read_bytes() != before
+
+
+def test_a_run_of_named_photos_is_taken_up_without_one_that_is_gone(service: Server) -> None:
+    folder(2)
+    service.fault("submit", 400, times=2)
+    assert call("remove-object", "in/00.png", "in/01.png", *MASK, "-o", "out").code == 1
+    kept = Path("in/01.png").rename("kept.png")
+    answer = call("resume")
+    assert answer.code == 3, answer.err
+    assert f"{Path('in/01.png')}: was in the run and is gone" in answer.err
+    assert Path("out/00.png").exists(), "what was to be a folder is one"
+    kept.rename("in/01.png")
+    assert call("resume", runs()[0]["id"]).code == 0, "by its name also what was gone and is back"
+    assert {path.name for path in Path("out").iterdir()} == {"00.png", "01.png"}
+    assert len(service.accepted) == 2

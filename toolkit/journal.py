@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -173,6 +174,24 @@ class Journal:
             ),
             jobs=tuple(self._attempts.entry(row) for row in jobs),
         )
+
+    def written(self, verb: str) -> set[str]:
+        """Absolute paths of what runs of a recipe are known to have written, or were writing.
+
+        Raises:
+            EngineError: when the journal cannot be opened.
+        """
+        rows = self._database.read(
+            "SELECT json_extract(about, '$.folder') AS folder, json_extract(detail, '$.outputs') AS outputs "
+            "FROM item JOIN run ON run.id = item.run WHERE json_extract(about, '$.recipe') = ?",
+            (verb,),
+        )
+        return {
+            os.path.abspath(os.path.join(row["folder"], path))
+            for row in rows
+            if row["folder"]
+            for path in json.loads(row["outputs"] or "[]")
+        }
 
     def paid(self, run: str) -> tuple[float, float]:
         """Dollars that a run has certainly paid, and that it has perhaps paid besides.

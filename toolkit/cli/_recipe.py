@@ -28,7 +28,9 @@ from toolkit.dataset.inputs import STANDARD, Item, gather
 from toolkit.dataset.targets import Output
 from toolkit.dataset.work import EditWork, PlanWork
 from toolkit.entries import RunEntry
-from toolkit.errors import Cancelled, RecipeError, UsageError
+from toolkit.errors import Cancelled, EngineError, RecipeError, UsageError
+from toolkit.journal import Journal
+from toolkit.library import state_folder
 from toolkit.photo.formats import SUFFIX_OF, format_named
 from toolkit.recipe import Recipe
 from toolkit.run import Run, draw_seed
@@ -101,6 +103,7 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
     bound = recipe.bind(options, settings)
     wanted = format_named(given["format"]) if given["format"] else None
     alpha = any(stage.gives_alpha for stage in bound.stages())
+    results: list[Path] = []
     items = gather(
         photos,
         jobs=given["jobs"],
@@ -110,8 +113,15 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         standard_input=standard_input(photos),
         verb=recipe.name,
         suffix=SUFFIX_OF[wanted] if wanted else ".png" if alpha else "",
-        say=lambda sentence: click.echo(f"inpaint: {sentence}", err=True),
+        missing=resumed is not None,
+        left_out=results.extend,
     )
+    if results:
+        more = f" and {len(results) - 1} more" if len(results) > 1 else ""
+        click.echo(
+            f"inpaint: {results[0]}{more}: left out, by the name a result of {recipe.name}; name it to work on it",
+            err=True,
+        )
     if resumed:
         items = as_noted(items, resumed)
     if drawn:
@@ -133,6 +143,7 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         max_pixels=megapixels(given["max_megapixels"]),
         root=Path(given["output"]) if given["output"] and not to_stdout and len(items) > 1 else None,
         own=_unfinished(resumed),
+        foreign=_foreign(results, recipe.name),
         note=_noting(numbered(items, resumed)),
     )
     if all(set(item.options) <= POINTING for item in items):  # else each row is another matter
@@ -174,6 +185,15 @@ def _unfinished(run: RunEntry | None) -> frozenset[str]:
                 if ended is None or os.stat(path).st_mtime <= ended + 1:
                     found.add(os.path.abspath(path))
     return frozenset(found)
+
+
+def _foreign(results: Sequence[Path], verb: str) -> frozenset[str]:
+    """Those of the files called like a verb's results that no run is known to have written: they may be photos."""
+    known: set[str] = set()
+    with contextlib.closing(Journal(state_folder())) as journal, contextlib.suppress(EngineError):
+        if results and journal.exists:
+            known = journal.written(verb)
+    return frozenset(map(os.path.abspath, results)) - known
 
 
 def _noting(items: Mapping[int, Item]) -> Callable[[Item, Sequence[Path | str], Run], None]:

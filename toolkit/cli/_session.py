@@ -197,8 +197,7 @@ def _say_changed(items: Sequence[Item], before: dict[str, list[int]], settled: A
 def _note(outcome: Outcome, number: int, run: Run) -> None:
     """Write down what became of a run's photo, by its number there, so that a run that is taken up knows it."""
     if outcome.error is None:
-        outputs = [output["path"] for output in outcome.report.get("outputs", ())]
-        run.journal.note(run.id, number, outcome.item.name, "done", {"outputs": outputs})
+        run.journal.note(run.id, number, outcome.item.name, "done", {"outputs": _written(outcome.report)})
     elif not isinstance(outcome.error, Cancelled):
         state: Literal["held", "failed"] = "held" if isinstance(outcome.error, HeldBack) else "failed"
         detail = {"error": str(outcome.error)}
@@ -338,9 +337,13 @@ def summary(name: str, report: dict[str, Any], seconds: float) -> str:
     elif service:
         parts.append("paid before")
     parts.append(f"{seconds:.1f} s")
-    targets = [output["path"] for output in report.get("outputs", ())]
-    targets += [report[key] for key in ("preview", "sheet", "overlay") if key in report]
-    return f"{name} -> {', '.join(targets)}  ({', '.join(parts)})"
+    return f"{name} -> {', '.join(_written(report))}  ({', '.join(parts)})"
+
+
+def _written(report: Mapping[str, Any]) -> list[str]:
+    """Paths of everything that was written of a photo."""
+    results = [output["path"] for output in report.get("outputs", ())]
+    return results + [report[key] for key in ("preview", "sheet", "overlay") if key in report]
 
 
 def _regions(name: str, report: dict[str, Any], seconds: float) -> str:

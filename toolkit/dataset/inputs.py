@@ -60,7 +60,8 @@ def gather(
     standard_input: bytes | None = None,
     verb: str = "",
     suffix: str = "",
-    say: Callable[[str], None] = lambda sentence: None,
+    missing: bool = False,
+    left_out: Callable[[Sequence[Path]], None] = lambda results: None,
 ) -> list[Item]:
     """Every photo named, in a stable order, each with its output.
 
@@ -73,14 +74,16 @@ def gather(
         standard_input: what "-" stands for.
         verb: added to a photo's name where no output is named; outputs beside the photos stay None without it.
         suffix: of every output whose name is made here; the photo's own without it.
-        say: told in a sentence what is left out.
+        missing: leave out files that are not there, as long as there is another photo.
+        left_out: told what lies in the folders and is no photo, since by its name it is a result of `verb`.
 
     Raises:
         UsageError: when nothing is named, or one output is given for several photos.
         InputError: when a path does not exist or a folder holds no photo.
     """
     items: list[tuple[Item, Path]] = []
-    left_out: list[Path] = []
+    results: list[Path] = []
+    gone = ""
     if jobs is not None:
         if paths:
             raise UsageError("give photos or --jobs, not both; a table names its own photos")
@@ -94,26 +97,27 @@ def gather(
         path = Path(text)
         if os.path.isdir(text):
             photos = pictures(path, beside=output)
-            results = _results(photos, verb) if verb and output is None else set()
-            left_out += sorted(results)
-            found = [Item(str(one), one) for one in photos if one not in results]
+            made = _made_before(photos, verb) if verb and output is None else set()
+            results += sorted(made)
+            found = [Item(str(one), one) for one in photos if one not in made]
             if not found:
                 raise InputError(f"{path}: holds no photo ({' '.join(sorted(PICTURES))})")
             items += [(item, path) for item in found]
         elif os.path.exists(text):
             items.append((Item(text, path), path.parent))
         else:
-            near = _near(path)
-            raise InputError(f"{text}: there is no such file{near}")
-    if left_out:
-        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-        say(f"{left_out[0]}{more}: left out, by the name a result of {verb}; name it to work on it")
+            gone = gone or f"{text}: there is no such file{_near(path)}"
+            if not missing:
+                raise InputError(gone)
+    named = {os.path.realpath(item.source) for item, _ in items if isinstance(item.source, Path)}
+    if results := [one for one in results if os.path.realpath(one) not in named]:
+        left_out(results)
     if not items:
-        raise UsageError("no photo is named: give files, a folder, - or --jobs")
+        raise InputError(gone) if gone else UsageError("no photo is named: give files, a folder, - or --jobs")
     paired = [(_paired(item, root, masks), root) for item, root in items]
     if output == STANDARD and len(paired) > 1:
         raise UsageError("standard output takes one photo")
-    folder = output is not None and output != STANDARD and takes_names(output, len(paired), paths)
+    folder = output is not None and output != STANDARD and takes_names(output, max(len(paired), len(paths)), paths)
     if output is not None and not folder:
         return [replace(paired[0][0], output=paired[0][0].output or (output if output == STANDARD else Path(output)))]
     if folder and output is not None and os.path.isfile(output):
@@ -145,7 +149,7 @@ def pictures(folder: Path, *, beside: str | None = None) -> list[Path]:
     return sorted(found)
 
 
-def _results(photos: Sequence[Path], verb: str) -> set[Path]:
+def _made_before(photos: Sequence[Path], verb: str) -> set[Path]:
     """Those of `photos` that are what this verb made of others, which lie beside them."""
     stems = {(photo.parent, photo.stem) for photo in photos}
     made = re.compile(rf"(.+)-{re.escape(verb)}(-\d+|-sheet|-preview|-\d+-preview)?")

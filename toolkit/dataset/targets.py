@@ -33,6 +33,7 @@ class Output:
         max_pixels: photos of more pixels are refused.
         root: the folder under which all results lie, where there is one.
         own: absolute paths that the run which is taken up was writing when it was cut short; they may be replaced.
+        foreign: absolute paths that are called like results and that no run is known to have written; they may not.
         note: told what is about to be written, by photo.
     """
 
@@ -49,11 +50,13 @@ class Output:
     max_pixels: int | None = None
     root: Path | None = None
     own: frozenset[str] = frozenset()
+    foreign: frozenset[str] = frozenset()
     note: Callable[[Item, Sequence[Path | str], Run], None] = lambda item, targets, run: None
 
     def may_replace(self, target: Path | str) -> bool:
         """Whether a file that is there may be written over."""
-        return self.overwrite or os.path.abspath(target) in self.own
+        path = os.path.abspath(target)
+        return path in self.own or (self.overwrite and path not in self.foreign)
 
 
 def target_of(item: Item, photo: Photo, output: Output) -> Path | str:
@@ -105,8 +108,13 @@ def check_free(target: Path | str, photo: Photo, output: Output) -> None:
     format_of(path)
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file in it")
-    if path.exists() and not output.overwrite:
-        same = photo.path is not None and path.samefile(photo.path)
+    if path.exists():
+        if os.path.abspath(path) in output.foreign:
+            raise OutputError(
+                f"{path}: may be a photo: it is called like a result, and no run is known to have written it; name "
+                "another output with -o"
+            )
+        same = photo.path is not None and path.samefile(photo.path) and not output.overwrite
         if same or not output.may_replace(path):
             what = "is the photo itself" if same else "already exists"
             raise OutputError(f"{path}: {what}; name another output with -o, or say --overwrite")
