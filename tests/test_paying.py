@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from paid import quick_card
 from PIL import Image
 from wavespeed_server import Server
 
+from toolkit.cli._recipe import _unfinished
 from toolkit.dataset import work
 from toolkit.dataset.held import write_table
+from toolkit.entries import ItemEntry, RunEntry
 from toolkit.errors import HeldBack
 from toolkit.journal import Journal
 
@@ -362,7 +365,7 @@ def test_what_was_written_before_saving_failed_is_written_over(
         assert call("resume").code == 1
     assert len(list(Path("out").iterdir())) == 4
     Path("away.png").rename("in/00.png")
-    kept = Path("out/00-1.png").read_bytes()
+    kept, written = Path("out/00-1.png").read_bytes(), Path("out/00-1.png").stat().st_mtime
     Path("out/00-1.png").write_bytes(b"of somebody else")
     later = time.time() + 60
     os.utime("out/00-1.png", (later, later))
@@ -371,7 +374,7 @@ def test_what_was_written_before_saving_failed_is_written_over(
         assert Path("out/00-1.png").read_bytes() == b"of somebody else"
         os.utime("out/00-1.png", (later - 58, later - 58))
     Path("out/00-1.png").write_bytes(kept)
-    os.utime("out/00-1.png", (later - 120, later - 120))
+    os.utime("out/00-1.png", (written, written))
     answer = call("resume")
     assert answer.code == 0, answer.err
     assert len(list(Path("out").iterdir())) == 6
@@ -731,3 +734,39 @@ def test_a_run_of_named_photos_is_taken_up_without_one_that_is_gone(service: Ser
     assert call("resume", runs()[0]["id"]).code == 0, "by its name also what was gone and is back"
     assert {path.name for path in Path("out").iterdir()} == {"00.png", "01.png"}
     assert len(service.accepted) == 2
+
+
+def test_what_an_engine_lacks_is_said_once_unless_each_row_is_another_matter(
+    service: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder(2)
+    monkeypatch.delenv("WAVESPEED_API_KEY")
+    Path("boxes.csv").write_text("image,boxes\nin/00.png,'1,1,9,9'\nin/01.png,'1,1,9,9'\n".replace("'", '"'))
+    answer = call("remove-object", "--jobs", "boxes.csv", *MASK[2:], "-o", "out")
+    assert answer.err.count("no key") == 1, answer.err
+    assert "00.png" not in answer.err, "no photo was looked at"
+    Path("models.jsonl").write_text(
+        '{"image": "in/00.png", "model": "patchmatch"}\n{"image": "in/01.png", "guidance": 30}\n'
+    )
+    answer = call("remove-object", "--jobs", "models.jsonl", *MASK, "-o", "out")
+    assert answer.code == 3, answer.err
+    assert answer.err.count("no key") == 1, answer.err
+    assert [path.name for path in Path("out").rglob("*.png")] == ["00.png"]
+
+
+def test_a_run_owns_only_what_was_written_while_it_wrote() -> None:
+    now = time.time()
+    for name, at in {"older": -3600, "written": 0, "after": 60, "long_after": 3600}.items():
+        Path(name).touch()
+        os.utime(name, (now + at, now + at))
+    names = ("older", "written", "after", "long_after", "gone")
+    paths = {name: os.path.abspath(name) for name in names}
+    saving = ItemEntry(0, "a", "saving", {"outputs": list(paths.values())}, now)
+    run = RunEntry("1", {}, "cancelled", now - 9, now, items=(saving,))
+    assert _unfinished(run) == {paths["written"]}
+    assert _unfinished(replace(run, ended=None)) == {paths["written"], paths["after"]}, "it was killed: no end is noted"
+    detail = {**saving.detail, "began": now, "ended": now + 60}
+    assert _unfinished(replace(run, items=(replace(saving, state="failed", detail=detail),))) == {
+        paths["written"],
+        paths["after"],
+    }

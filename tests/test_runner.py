@@ -145,6 +145,14 @@ def test_where_memory_is_short_no_others_are_begun(monkeypatch: pytest.MonkeyPat
     assert 2 <= watched.most_under_way <= 5
 
 
+def test_where_memory_runs_short_while_all_wait_enough_stay_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, together = [0.9], threading.Barrier(8, action=lambda: left.__setitem__(0, 0.1), timeout=60)
+    monkeypatch.setattr(runner, "share_left", lambda: left[0])
+    watched = Watched(lambda: together.wait() if left[0] > 0.5 else None)
+    assert [outcome.error for outcome in watched.run_all(60, at_work=2)] == [None] * 60
+    assert watched.engine.most_at_once == 8
+
+
 def test_cancelling_ends_photos_that_wait_elsewhere_or_for_their_place() -> None:
     begun = threading.Barrier(9, timeout=60)
     free = threading.Event()

@@ -103,15 +103,15 @@ class Journal:
     def note(self, run: str, number: int, name: str, state: ItemState, detail: Mapping[str, Any]) -> None:
         """Note what became of photo `number`, in place of what was noted before. Best effort: see `trouble`.
 
-        Of one that failed it stays known what it was writing, and when that `ended`.
+        Of one that failed it stays known what it was writing, when that `began` and when it `ended`.
         """
         values = (run, number, as_text(name), state, as_json(detail), time.time())
         with self._best_effort():
             self._database.change(
                 "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (run, number) DO UPDATE SET "
                 "detail = CASE excluded.state WHEN 'failed' THEN json_patch("
-                "CASE state WHEN 'saving' THEN json_set(detail, '$.ended', excluded.at) ELSE detail END, "
-                "excluded.detail) ELSE excluded.detail END, "
+                "CASE state WHEN 'saving' THEN json_set(detail, '$.began', at, '$.ended', excluded.at) ELSE detail END"
+                ", excluded.detail) ELSE excluded.detail END, "
                 "name = excluded.name, state = excluded.state, at = excluded.at",
                 values,
             )

@@ -35,6 +35,9 @@ from toolkit.photo.formats import SUFFIX_OF, format_named
 from toolkit.recipe import Recipe
 from toolkit.run import Run, draw_seed
 
+_SAVING = 600.0
+"""Seconds that writing the results of one photo takes at most."""
+
 
 def recipe_command(name: str | Path) -> click.Command:
     """The verb for a recipe, by its name or file.
@@ -178,11 +181,12 @@ def _unfinished(run: RunEntry | None) -> frozenset[str]:
     """Files that a run was writing when it was cut short, or when that failed."""
     found = set()
     for item in run.items if run else ():
+        began, ended = item.detail.get("began", 0.0), item.detail.get("ended", 0.0)
+        if run and item.state == "saving":  # a run that was killed noted no end
+            began, ended = item.at, run.ended or item.at + _SAVING
         for path in item.detail.get("outputs", ()) if item.state in ("saving", "failed") else ():
             with contextlib.suppress(OSError):
-                ended = run.ended if run and item.state == "saving" else item.detail.get("ended", 0.0)
-                # What was written after that is somebody else's; a process that was killed noted no end.
-                if ended is None or os.stat(path).st_mtime <= ended + 1:
+                if began - 1 <= os.stat(path).st_mtime <= ended + 1:  # what is of another time is somebody else's
                     found.add(os.path.abspath(path))
     return frozenset(found)
 

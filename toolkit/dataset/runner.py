@@ -117,27 +117,30 @@ class _Crew:
         return others < self._at_work + self._run.calls_at_once and share_left() >= _LEFT
 
     def _serve(self) -> None:
-        counted = True
-        try:
-            while not self._run.cancelled():
-                place = _Place(self._line, self._run, self._join)
-                with place.held():
-                    try:
-                        number, item = self._photos.popleft()
-                    except IndexError:
-                        return
-                    self.done.put(_outcome(number, item, self._work, self._run, place, self._named))
-                with self._lock:
-                    if not self._has_room(self.threads - 1):
-                        self.threads -= 1  # at once, so that the others know and stay
-                        counted = False
-                        return
-        except Cancelled:
-            pass
-        finally:
-            if counted:
-                with self._lock:
-                    self.threads -= 1
+        stays = True
+        while stays:
+            stays = False
+            try:
+                stays = self._took_up_one()
+            except Cancelled:
+                pass
+            finally:
+                with self._lock:  # who goes is counted off at once, so that the others know and stay
+                    stays = stays and self._has_room(self.threads - 1)
+                    self.threads -= not stays
+
+    def _took_up_one(self) -> bool:
+        """Work on the next photo; False where none is left, or the run was cancelled."""
+        if self._run.cancelled():
+            return False
+        place = _Place(self._line, self._run, self._join)
+        with place.held():
+            try:
+                number, item = self._photos.popleft()
+            except IndexError:
+                return False
+            self.done.put(_outcome(number, item, self._work, self._run, place, self._named))
+        return True
 
 
 class _Place:

@@ -99,7 +99,7 @@ class Tasks:
                     raise problem.error from None
                 fresh, renewed = False, renewed or problem.renews
                 if problem.seconds > _SAID:
-                    run.progress(f"{order.name}: {problem}; tried again in {math.ceil(problem.seconds)} s", 0.0)
+                    _say(run, order, f"{problem}; tried again", problem.seconds)
                 wait(problem.seconds, cancelled)
         raise AssertionError("unreachable")
 
@@ -358,12 +358,10 @@ class _Task:
         return self._run.cancelled(self._order.name)
 
     def _say_wait(self, seconds: float) -> None:
-        how_long = f" in {math.ceil(seconds)} s" if seconds else ""
-        self._run.progress(f"{self._order.name}: the account may have no more at once; its turn comes{how_long}", 0.0)
+        _say(self._run, self._order, "the account may have no more at once; its turn comes", seconds)
 
     def _wait_to_bring(self, seconds: float) -> None:
-        said = f"{self._order.name}: its pictures were not taken; they are brought again in {math.ceil(seconds)} s"
-        self._run.progress(said, 0.0)
+        _say(self._run, self._order, "its pictures were not taken; they are brought again", seconds)
         self._wait(seconds)
 
     def _wait(self, seconds: float, expected: float = 0.0, started: float = 0.0) -> None:
@@ -381,6 +379,11 @@ class _Again(Exception):
     def __init__(self, error: EngineError, seconds: float, *, renews: bool = False) -> None:
         super().__init__(str(error))
         self.error, self.seconds, self.renews = error, seconds, renews
+
+
+def _say(run: TaskRun, order: Order, what: str, seconds: float) -> None:
+    """Tell where progress is what is waited for, and how long where that is known."""
+    run.progress(f"{order.name}: {what}" + (f" in {math.ceil(seconds)} s" if seconds else ""), 0.0)
 
 
 def _suffix(data: bytes) -> str:
