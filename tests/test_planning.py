@@ -267,6 +267,8 @@ def test_estimate() -> None:
     assert (rest.calls, rest.price) == (2, 0.1)
     assert rest.seconds == pytest.approx(2 * (1.0 + passes[0][1].size.megapixels * 2.0))
     assert planning.estimate(passes, 1, Price(0.05), pace=2.0, kept={0: 1, 1: 1}).longest == 0
+    batched = planning.estimate((*passes, passes[0][:1]), 3, Price(0.05), pace=2.0, kept={0: 3}, batched=True)
+    assert (batched.calls, batched.price) == (1 + 3, 0.3)
 
 
 @pytest.mark.parametrize(

@@ -313,6 +313,7 @@ def test_an_engine_that_batches_seeds_gets_one_job(engine: StandIn) -> None:
     with Run(workers=1, seed=3, engines={"stand-in": (card(batch_seeds=True), engine)}) as run:
         edit = filled(noise(60, 60), run, central(Size(60, 60)), num_images=4)
     assert [job.seeds for job in engine.jobs] == [(3, 4, 5, 6)]
+    assert next(step.figures["calls"] for step in edit.steps if step.stage == "fill") == 1
     assert len(edit.stacks) == 4
 
 

@@ -195,23 +195,25 @@ def fit(hole: Mask, frame: Box, limits: Limits, *, size: Size | None = None, con
 
 def estimate(
     passes: tuple[tuple[Window, ...], ...], images: int, price: Price, pace: float | None, per_call: float = 0.0,
-    kept: Mapping[int, int] = MappingProxyType({}),
+    kept: Mapping[int, int] = MappingProxyType({}), batched: bool = False,
 ) -> Plan:  # fmt: skip
     """Calls, price and expected seconds: `per_call` a call and `pace` seconds for each working megapixel.
 
     Args:
         kept: for windows of the first pass, by number, how many of their images are there already.
+        batched: a window's images are one call in the first pass, after which each has surroundings of its own.
     """
-    calls, seconds, longest = 0, 0.0, 0.0
+    calls, made, seconds, longest = 0, 0, 0.0, 0.0
     for number, windows in enumerate(passes):
         owed = [images - (kept.get(index, 0) if number == 0 else 0) for index in range(len(windows))]
         each = [(window.size.megapixels * (pace or 0.0) + per_call) for window in windows]
-        calls += sum(owed)
+        calls += sum(map(bool, owed)) if batched and number == 0 else sum(owed)
+        made += sum(owed)
         seconds += sum(one * count for one, count in zip(each, owed, strict=True))
         longest += max((one for one, count in zip(each, owed, strict=True) if count), default=0.0)
     known = pace is not None
     return Plan(
-        passes, calls, price.of(calls), price.currency, seconds if known else None, longest if known else None
+        passes, calls, price.of(made), price.currency, seconds if known else None, longest if known else None
     )  # fmt: skip
 
 

@@ -120,7 +120,9 @@ class Painting(Seeded):
             log.figures["held"] = True
             passes = ()
         kept = {} if enhancer or not passes else self._kept(run, card, passes[0], prompt, first, log)
-        plan = planning.estimate(passes, self.num_images, card.price, card.pace_at(parameters), card.per_call, kept)
+        plan = planning.estimate(
+            passes, self.num_images, card.price, card.pace_at(parameters), card.per_call, kept, card.batch_seeds
+        )
         calls, price, seconds, longest = plan.calls, plan.price, plan.seconds, plan.longest
         if enhancer is not None and passes:
             log.figures["enhancer"] = enhancer.name
@@ -257,11 +259,12 @@ def groups(card: Card, count: int, first_pass: bool) -> list[tuple[int, ...]]:
 
 
 def answers(run: Run, card: Card, log: Log, asked: Sequence[Asked], windows: int, seeds: Sequence[int]) -> Answers:
-    """Have jobs done; what they cost, what the engine says of them and what was refused is noted in `log`.
+    """Have jobs done; how many, what they cost, what the engine says of them and what was refused is noted in `log`.
 
     Raises:
         EngineError: when the engine fails, or nothing is left because all was refused.
     """
+    log.figures["calls"] = log.figures.get("calls", 0) + len(asked)
     waiting = {id(one.job): one for one in asked}
     images: list[dict[int, Bytes]] = [{} for _ in range(windows)]
     spent = [{"seconds": 0.0, "price": 0.0} for _ in range(windows)]

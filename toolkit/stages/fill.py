@@ -64,8 +64,7 @@ class Fill(Painting, Stage):
             np.array_equal(fill.images[0], image) for fill in edit.fills for image in fill.images
         ):
             log.notes.append(f"{card.name} draws nothing at random here: the {len(seeds)} pictures are alike")
-        log.figures |= {"calls": sum(len(fill.images) for fill in edit.fills), "prompt": prompt}
-        log.figures["parameters"] = parameters
+        log.figures = {"calls": 0, **log.figures, "prompt": prompt, "parameters": parameters}
         return edit
 
     def check(self, run: Run, *, ready: bool = True) -> None:

@@ -207,12 +207,9 @@ class Generate(Background, Painting, Stage):
         blank, known = self._shown(edit, order.sheet)
         pictures = [blank] * len(seeds)
         done = known.copy()
-        calls = 0
         for number, tiles in enumerate(order.passes):
             holes = [_hole(tile, known, done) for tile in tiles]
             asked = job.asked(order, number, pictures, holes, done, seeds)
-            calls += sum(len(one.variations) for one in asked)
-            log.figures["calls"] = calls
             answer = answers(run, job.card, log, asked, len(tiles), seeds)
             laid = []
             for k in answer.kept:
