@@ -106,6 +106,18 @@ def test_the_list_says_what_is_missing_or_unsafe(home: Path) -> None:
         assert not shown(answer)
 
 
+@pytest.mark.parametrize("text", ["wavespeed: !{} x", "wavespeed: *{}", "{}: x\n{}: y", "wavespeed: 123", "- {}"])
+@pytest.mark.parametrize("verb", [("list",), ("set", "wavespeed"), ("forget", "wavespeed")])
+def test_a_file_that_is_no_list_of_keys_is_said_and_not_quoted(home: Path, verb: tuple[str, ...], text: str) -> None:
+    path = settings.store_key("wavespeed", KEY)
+    path.write_text(text.replace("{}", KEY))
+    answer = call("keys", *verb, stdin=b"other-key\n")
+    assert f"{path}: expected lines such as `wavespeed: KEY`" in answer.text + answer.err
+    assert answer.code == (0 if verb == ("list",) else 1)
+    assert not shown(answer)
+    assert path.read_text() == text.replace("{}", KEY)
+
+
 def test_forgetting(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.store_key("wavespeed", KEY)
     settings.store_key("chat", "another-key-0123")

@@ -388,6 +388,14 @@ def test_refused_calls_give_their_money_back(service: Server) -> None:
     assert len(service.accepted) == 1
 
 
+def test_a_run_that_is_still_running_is_named_by_resume() -> None:
+    journal = Journal(Path("state"))
+    run = journal.begin({"arguments": ["remove-object", "p.png"], "photos": ["p.png"]})
+    assert call("resume").sentence == f"no run is open but {run}, still running; wait for it or stop it first"
+    journal.end(run)
+    journal.close()
+
+
 def test_an_unsure_mask_is_held_back_and_released_by_hand(service: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(100, 130, (200, 300, 3)).astype(np.uint8)
     Image.fromarray(noise).save("noise.png")

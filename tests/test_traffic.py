@@ -25,10 +25,11 @@ from toolkit.wavespeed.sockets import Patience
 from toolkit.wavespeed.traffic import Traffic
 
 SERVICE = "http://service.invalid"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 
 @contextmanager
-def proxy(heads: list[str] | None = None) -> Iterator[tuple[str, list[str]]]:
+def proxy(heads: list[str] | None = None, answer: bytes = OK) -> Iterator[tuple[str, list[str]]]:
     """A proxy that answers itself; its address, and the first lines it got. The other lines go to `heads`."""
     lines: list[str] = []
 
@@ -38,7 +39,7 @@ def proxy(heads: list[str] | None = None) -> Iterator[tuple[str, list[str]]]:
             while line := self.rfile.readline().decode().strip():
                 if heads is not None:
                     heads.append(line)
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+            self.wfile.write(answer)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -270,8 +271,10 @@ def test_encrypted_exchanges_share_a_connection(authority: trustme.CA, monkeypat
 
 
 def test_a_certificate_nobody_vouches_for_is_not_talked_to(authority: trustme.CA) -> None:
-    with serving(Web, authority.issue_cert("localhost")) as port, pytest.raises(Unreachable, match="certificate"):
-        sent(Traffic(f"https://localhost:{port}"), f"https://localhost:{port}/")
+    with serving(Web, authority.issue_cert("localhost")) as port:
+        with pytest.raises(Unreachable, match="certificate") as caught:
+            sent(Traffic(f"https://localhost:{port}"), f"https://localhost:{port}/")
+        assert caught.value.nobody
 
 
 @pytest.mark.parametrize("by", ["http://user:p%40ss@", "socks5://user:p%40ss@"])
@@ -307,6 +310,22 @@ def test_a_proxy_may_itself_be_spoken_to_encrypted(authority: trustme.CA, monkey
         with pytest.raises(Unreachable, match="within its own"):
             sent(traffic, "https://service.invalid/x")
         traffic.close()
+
+
+def test_a_proxy_that_wants_another_password_is_said() -> None:
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    with proxy(answer=refusal) as (address, _):
+        traffic = Traffic(SERVICE, f"http://user:secret@{address}")
+        with pytest.raises(Unreachable, match=rf"through the proxy {address} .*password, HTTP 407") as caught:
+            asked(traffic)
+    assert caught.value.nobody
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-\x1b[31mred\r\n", b"HTTP/1.1 502 \x1b[31mred\r\n\r\n"])
+def test_what_a_proxy_answers_does_not_reach_the_terminal(answer: bytes) -> None:
+    with proxy(answer=answer) as (address, _), pytest.raises(Unreachable, match="red") as caught:
+        sent(Traffic(SERVICE, f"http://{address}"), "https://service.invalid/x")
+    assert str(caught.value).isprintable()
 
 
 def test_a_proxy_that_refuses_is_said() -> None:

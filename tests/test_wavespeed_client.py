@@ -59,6 +59,15 @@ def test_codes_of_a_fault_leave_open_whether_it_was_taken(
 ) -> None:
     sent = inputs(client)
     service.fault("submit", "refuse", code=code, status=status)
+    with pytest.raises(Lost, match=rf"code {code}\)"):
+        client.submit(MODEL, sent)
+
+
+@pytest.mark.parametrize("code", [-1, 100, 202, 302, 408, 409, 425, 499])
+@pytest.mark.parametrize("status", [200, 202])
+def test_codes_that_leave_open_whether_it_was_taken(service: Server, client: Client, code: int, status: int) -> None:
+    sent = inputs(client)
+    service.fault("submit", "refuse", code=code, status=status)
     with pytest.raises(Lost):
         client.submit(MODEL, sent)
 

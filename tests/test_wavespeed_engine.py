@@ -15,7 +15,7 @@ from tests.paid import KEY, PRICE, key_written, quick_card
 from toolkit import library
 from toolkit.edit import Edit
 from toolkit.engines import resolve
-from toolkit.errors import EngineError, ParameterError
+from toolkit.errors import EngineError, ParameterError, RecipeError
 from toolkit.recipe import Recipe
 from toolkit.run import Run
 
@@ -148,6 +148,19 @@ def test_without_a_key(service: Server, photo: Path, monkeypatch: pytest.MonkeyP
         edited(photo)
     assert "another-key" not in str(problem.value)
     assert not service.accepted
+
+
+@pytest.mark.parametrize(("written", "said"), [("", "is missing"), ("model: 7, ", "got 7"), ("model: '', ", "got ''")])
+def test_a_card_that_names_no_model_is_said(
+    written: str, said: str, service: Server, photo: Path, tmp_path: Path
+) -> None:
+    card = tmp_path / "configuration/models/fill/wavespeed-flux-fill-dev.yaml"
+    text = card.read_text()
+    head, _, _ = text.partition("settings:")
+    card.write_text(f"{head}settings: {{{written}fields: {{image: image}}}}\n")
+    with pytest.raises(RecipeError, match=rf"wavespeed-flux-fill-dev\.settings\.model: expected .*, {said}"):
+        edited(photo)
+    assert not service.requests
 
 
 @pytest.mark.parametrize(("tier", "calls"), [("bronze", 35), ("silver", 128), ("ultra", 128)])

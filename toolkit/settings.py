@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from toolkit import disk
-from toolkit.errors import EngineError, OutputError, ParameterError
+from toolkit.errors import EngineError, OutputError, ParameterError, RecipeError
 from toolkit.library import configuration_folder
-from toolkit.schema import Model, build, read_yaml, write_yaml
+from toolkit.schema import Model, build, read_text, read_yaml, write_yaml
 
 T = TypeVar("T")
 Tier = Literal["bronze", "silver", "gold", "ultra"]
@@ -182,21 +182,35 @@ def key_for(service: str) -> SecretStr | None:
     """The key of a service: its environment variable, else the stored one; None where there is neither.
 
     Raises:
-        EngineError: when the stored keys can be read by others, or the key cannot be one.
+        EngineError: when the stored keys can be read by others or not understood, or the key cannot be one.
     """
     variable = KEYS[service]
     if given := os.environ.get(variable):
         return SecretStr(_proper(given, variable))
     path = _key_file()
-    stored = _kept(path, _keys)
-    key = stored.get(service) if isinstance(stored, dict) else None
-    return SecretStr(_proper(key, str(path))) if isinstance(key, str) and key else None
+    key = (_kept(path, _keys) or {}).get(service)
+    return SecretStr(_proper(key, str(path))) if key else None
 
 
-def _keys(path: Path) -> Any:
+def _keys(path: Path) -> dict[str, str | None]:
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise EngineError(f"{path}: can be read by others; run `chmod 600 {path}`")
-    return read_yaml(path)
+    return _read_keys(path)
+
+
+def _read_keys(path: Path) -> dict[str, str | None]:
+    """The keys in a file by service; what else it holds is not quoted back: it may be one."""
+    text = read_text(path)
+    try:
+        stored = read_yaml(text) or {}
+    except RecipeError:
+        stored = None
+    if not isinstance(stored, dict) or not all(isinstance(key, str | None) for key in stored.values()):
+        raise EngineError(
+            f"{path}: expected lines such as `wavespeed: KEY`, a key of digits alone in quotes; correct it, or remove "
+            "it and run `inpaint keys set`"
+        )
+    return stored
 
 
 def key_place(service: str) -> str:
@@ -210,18 +224,21 @@ def key_place(service: str) -> str:
     return str(_key_file()) if key_for(service) else ""
 
 
-def stored_keys() -> dict[str, Any]:
-    """The keys in their file by service, whoever may read it."""
+def stored_keys() -> dict[str, str | None]:
+    """The keys in their file by service, whoever may read it.
+
+    Raises:
+        EngineError: when that cannot be understood.
+    """
     path = _key_file()
-    stored = read_yaml(path) if path.is_file() else {}
-    return stored if isinstance(stored, dict) else {}
+    return _read_keys(path) if path.is_file() else {}
 
 
 def store_key(service: str, key: str) -> Path:
     """Keep a key in a file that only its owner can read; an empty one is forgotten. Returns the file.
 
     Raises:
-        EngineError: when it cannot be a key.
+        EngineError: when it cannot be a key, or the file holds what cannot be understood.
         OutputError: when it cannot be written.
     """
     path = _key_file()

@@ -68,8 +68,8 @@ def _from_stream(run: RunEntry) -> bool:
 
 
 def _last_open(journal: Journal) -> RunEntry:
-    fruitless = None
-    for run in reversed(journal.runs(200)):
+    fruitless, runs = None, journal.runs(200)
+    for run in reversed(runs):
         if run.state in ("interrupted", "cancelled", "failed") and run.about.get("arguments"):
             whole = journal.run(run.id)
             if is_open(whole) and not _from_stream(run):
@@ -78,4 +78,6 @@ def _last_open(journal: Journal) -> RunEntry:
                 fruitless = fruitless or whole  # each of its photos failed, and none cost anything: a mistake, likely
     if fruitless:
         return fruitless
+    if living := [run.id for run in runs if run.state == "running"]:
+        raise UsageError(f"no run is open but {', '.join(living)}, still running; wait for it or stop it first")
     raise UsageError("no run is open: all that was begun is done or held back; `inpaint runs` lists them")

@@ -8,7 +8,8 @@ import threading
 
 from pydantic import SecretStr
 
-from toolkit.errors import EngineError
+from toolkit.cards import Card
+from toolkit.errors import EngineError, RecipeError
 from toolkit.journal import Journal
 from toolkit.limits import Limits
 from toolkit.settings import WaveSpeed, key_for, load
@@ -16,17 +17,36 @@ from toolkit.wavespeed import PACE
 from toolkit.wavespeed.client import Client
 from toolkit.wavespeed.tasks import Tasks
 
+_KEYLESS = "it has no key: run `inpaint keys set wavespeed`, or set WAVESPEED_API_KEY"
 _lock = threading.Lock()
 
 
-def missing() -> str:
-    """What keeps the service from being used here, in one sentence; empty when nothing does."""
+def model_of(card: Card) -> str:
+    """The service's name of the model on a card.
+
+    Raises:
+        RecipeError: when the card has none.
+    """
+    model = card.settings.get("model")
+    if not isinstance(model, str) or not model:
+        found = "is missing" if model is None else f"got {model!r}"
+        raise RecipeError(f"{card.task}/{card.name}.settings.model: expected the service's name of the model, {found}")
+    return model
+
+
+def missing(card: Card) -> str:
+    """What keeps a card's model from being used here, in one sentence; empty when nothing does.
+
+    Raises:
+        RecipeError: when the card names no model.
+    """
+    model_of(card)
     try:
         load()
         key = key_for("wavespeed")
     except EngineError as problem:
         return str(problem)
-    return "" if key else "it has no key: run `inpaint keys set wavespeed`, or set WAVESPEED_API_KEY"
+    return "" if key else _KEYLESS
 
 
 def open_tasks(journal: Journal) -> Tasks:
@@ -38,7 +58,7 @@ def open_tasks(journal: Journal) -> Tasks:
     """
     settings, key = load().wavespeed, key_for("wavespeed")
     if key is None:
-        raise EngineError(f"WaveSpeed: {missing()}")
+        raise EngineError(f"WaveSpeed: {_KEYLESS}")
     with _lock:
         return _opened(journal, settings, key)
 

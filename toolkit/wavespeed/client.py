@@ -35,7 +35,7 @@ _PAGES = 50
 _REDIRECTS = 5
 _REDIRECTED = (301, 302, 303, 307, 308)
 _MAYBE_TAKEN = (300, 302, 303, 304, 408, 409, 425, 499)
-"""HTTP statuses below 500 that do not say for certain that a submission was refused."""
+"""HTTP statuses below 500, and codes like them, that do not say for certain that a submission was refused."""
 _LATER = (408, 425, 429)
 """Those that say that the same may be taken at another time."""
 
@@ -103,8 +103,10 @@ class Client:
             raise Lost(str(problem), problem)
         if reply.status >= 300:
             raise Lost(str(problem), problem) if code >= 5000 else problem
-        if code == 0 or code == 200 or 500 <= code < 600 or code >= 5000:
+        if code in (0, 200):
             raise Lost("WaveSpeed: the answer to a submission names no task")
+        if code < 300 or code in _MAYBE_TAKEN or 500 <= code < 600 or code >= 5000:
+            raise Lost(str(problem), problem)
         raise problem
 
     def prediction(self, name: str, cancelled: Cancel = _never) -> Prediction:

@@ -203,7 +203,7 @@ def refusal(status: int, values: Any, text: str, again: float | None = None) -> 
     if kind is None:
         kind = "fault" if status >= 500 or code >= 5000 or status < 400 else "parameter"
     numbers = f"HTTP {status}" + (f", code {code}" if code not in (0, status) else "")
-    return ServiceError(kind, f"{_short(said)}, {numbers}" if said else numbers, again)
+    return ServiceError(kind, f"{short(said)}, {numbers}" if said else numbers, again)
 
 
 def _kind_of_words(said: str) -> Kind | None:
@@ -221,7 +221,8 @@ def _is_duration(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e10
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """What somebody else wrote, as part of a sentence: in one line, with nothing in it that a terminal obeys."""
     if not text.isprintable():
         text = "".join(sign if sign.isprintable() else " " for sign in text)
     text = " ".join(text.split())
@@ -229,7 +230,7 @@ def _short(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return _short(value) if isinstance(value, str) else ""
+    return short(value) if isinstance(value, str) else ""
 
 
 def _list(value: Any) -> list[Any]:

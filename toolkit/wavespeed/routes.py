@@ -99,7 +99,11 @@ def _way(scheme: str, host: str, seconds: float, trusted: Trusted) -> http.clien
 
 def _by_itself(way: http.client.HTTPConnection) -> Route:
     def connect() -> socket.socket:
-        way.connect()
+        try:
+            way.connect()
+        except BaseException:
+            way.close()  # what came of a proxy that made no sense stays open otherwise
+            raise
         made: socket.socket = way.sock
         return made
 

@@ -26,7 +26,7 @@ from toolkit.errors import Cancelled
 from toolkit.liveness import after_fork
 from toolkit.settings import is_loopback
 from toolkit.wavespeed import messages
-from toolkit.wavespeed.replies import Lost, Unreachable
+from toolkit.wavespeed.replies import Lost, Unreachable, short
 from toolkit.wavespeed.routes import Route, of_environment, place, route
 from toolkit.wavespeed.sockets import Patience, Stream, aside
 
@@ -39,11 +39,12 @@ _IDLE = 10.0
 
 @dataclass
 class _Line:
-    """A connection that stands, how long whoever uses it waits, and when it was last used."""
+    """A connection that stands, how long whoever uses it waits, by whom it goes, and when it was last used."""
 
     route: Route
     stream: Stream
     patience: Patience
+    by: str
     used: float = 0.0
 
 
@@ -107,6 +108,8 @@ class Traffic:
         try:
             line.stream.send(messages.request(method, line.route.before + target, given, body))
             reply, kept = messages.answer(line.stream.receive, limit)
+            if reply.status == 407 and line.route.before:  # the proxy's own answer: it passed nothing on
+                raise _unreached(host, line.by, "it wants another name and password, HTTP 407", nobody=True)
             return reply
         except messages.Unwritable as problem:
             raise Unreachable(f"WaveSpeed: {_host(address)} was not asked ({problem})") from None
@@ -138,16 +141,15 @@ class Traffic:
         proxy = self._proxy or (
             of_environment(scheme, urlsplit(f"//{host}").hostname or "") if self._environment else ""
         )
-        patience = Patience()
+        patience, by = Patience(), ""
         patience.begin(cancelled, until)
         try:
             new = route(scheme, host, proxy, self._connect, self._context)
-            return _Line(new, Stream(aside(new.connect, patience, lambda late: late.close()), patience), patience)
-        except (OSError, http.client.HTTPException, ValueError) as problem:
             of = "`wavespeed.proxy` in the settings" if self._proxy else "the environment"
             by = f" through the proxy {place(proxy)} that {of} names" if proxy else ""
-            said = f"WaveSpeed: {host} cannot be reached{by} ({_reason(problem)})"
-            raise Unreachable(said, _is_nobody(problem)) from None
+            return _Line(new, Stream(aside(new.connect, patience, lambda late: late.close()), patience), patience, by)
+        except (OSError, http.client.HTTPException, ValueError) as problem:
+            raise _unreached(host, by, _reason(problem), _is_nobody(problem)) from None
 
     def _context(self) -> ssl.SSLContext:
         """Whom to trust, read once: that takes as long as a hundred exchanges."""
@@ -182,11 +184,15 @@ def _host(address: str) -> str:
     return address.split("/", 3)[2] if address.count("/") > 1 else address[:200]
 
 
+def _unreached(host: str, by: str, why: str, nobody: bool) -> Unreachable:
+    return Unreachable(f"WaveSpeed: {host} cannot be reached{by} ({why})", nobody)
+
+
 def _is_nobody(problem: Exception) -> bool:
     cause = problem.__cause__ or problem  # python_socks says it in its own words
     unknown = isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN
-    return unknown or isinstance(cause, ConnectionRefusedError)
+    return unknown or isinstance(cause, ConnectionRefusedError | ssl.SSLCertVerificationError)
 
 
 def _reason(problem: Exception) -> str:
-    return str(problem) or type(problem).__name__
+    return short(str(problem)) or type(problem).__name__

@@ -19,7 +19,7 @@ from toolkit.wavespeed.tasks import Order
 
 def missing(card: Card) -> str:
     """What keeps it from running here."""
-    return account.missing()
+    return account.missing(card)
 
 
 def destination(card: Card) -> str:
@@ -47,7 +47,7 @@ class Engine:
         return EnhanceResult(prompt, answer.paid, facts, "" if prompt else "no usable prompt came")
 
     def _order(self, job: EnhanceJob, service: str) -> Order:
-        model = str(self._card.settings["model"])
+        model = account.model_of(self._card)
         state = f"{service}\0{model}\0{job.key}".encode()
         return Order(
             key=hashlib.sha256(state).hexdigest(),

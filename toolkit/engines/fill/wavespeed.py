@@ -35,7 +35,7 @@ Bytes = npt.NDArray[np.uint8]
 
 def missing(card: Card) -> str:
     """What keeps it from running here."""
-    return account.missing()
+    return account.missing(card)
 
 
 def configured(card: Card) -> Card:
@@ -55,7 +55,7 @@ def rate(card: Card) -> tuple[int, int]:
 def may_be_kept(card: Card, size: Size, prompt: str, journal: Journal) -> bool:
     """Whether the model was asked for a picture of this size by this prompt."""
     field = dict(card.settings.get("fields", {})).get("prompt", "prompt")
-    return journal.has_asked(str(card.settings["model"]), _size(size), field, prompt)
+    return journal.has_asked(account.model_of(card), _size(size), field, prompt)
 
 
 def is_kept(card: Card, job: FillJob, journal: Journal) -> bool:
@@ -121,7 +121,7 @@ class Engine:
         pace = self._card.pace_at(job.parameters) or 0.0
         return Order(
             key=_key(self._card, job, service),
-            model=str(settings["model"]),
+            model=account.model_of(self._card),
             inputs=inputs,
             pictures=pictures,
             price=self._card.price.of(len(job.seeds)),
@@ -134,7 +134,7 @@ class Engine:
 
 def _key(card: Card, job: FillJob, service: str) -> str:
     """The job's key in the journal."""
-    return hashlib.sha256(f"{service}\0{card.settings['model']}\0{job.key}".encode()).hexdigest()
+    return hashlib.sha256(f"{service}\0{account.model_of(card)}\0{job.key}".encode()).hexdigest()
 
 
 def _size(size: Size) -> str:
