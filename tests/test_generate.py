@@ -321,7 +321,9 @@ def test_a_variation_that_is_refused_leaves_the_others(engine: StandIn) -> None:
         def fill(self, jobs: Any, run: Any) -> Iterator[FillResult]:
             for result in super().fill(jobs, run):
                 refused = result.job.seeds == (1,)
-                yield FillResult(result.job, () if refused else result.images, refused="flagged" if refused else "")
+                yield FillResult(
+                    result.job, (None,) if refused else result.images, refused="flagged" if refused else ""
+                )
 
     painter = card("painter", prompt="required", limits=LIMITS)
     for detail in ("once", "full"):

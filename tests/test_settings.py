@@ -103,6 +103,7 @@ def test_keys_that_others_may_read_from_now_on_are_not_used() -> None:
         ("wavespeed: {base_url: 'https://'}", "expected an address"),
         ("wavespeed: {proxy: 'ftp://u:p@h:21'}", "schemes are http, https, socks4, socks4a, socks5, socks5h"),
         ("wavespeed: {proxy: 'u:p@proxy:3128'}", "wavespeed.proxy: expected an address such as http://"),
+        ("wavespeed: {proxy: ['http://u:p@proxy:3128']}", "wavespeed.proxy: expected an address such as http://"),
         ("wavespeed: {proxy: 'http://proxy:port'}", "wavespeed.proxy: expected an address such as http://"),
         ("wavespeed: {proxy: 'https://proxy'}", "give its http:// address"),
         ("wavespeed: {speed: 3}", "no parameter 'speed'"),

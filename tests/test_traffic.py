@@ -80,9 +80,16 @@ def test_hosts_the_environment_excepts_are_asked_without_one(monkeypatch: pytest
     assert lines == []
 
 
-def test_with_a_proxy_that_is_none_nothing_is_sent() -> None:
-    with pytest.raises(Unreachable, match="proxy"):
-        asked(Traffic(SERVICE, "carrier-pigeon://coop"))
+@pytest.mark.parametrize("proxy", ["carrier-pigeon://coop", "http://user:secret", "http://", "http://u:secret@h:99999"])
+def test_with_a_proxy_that_is_none_nothing_is_sent(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", proxy)
+    for given, by in ((proxy, "`wavespeed.proxy` in the settings"), ("", "the environment")):
+        with pytest.raises(Unreachable, match=rf"through the proxy that {by} names \(give it as") as caught:
+            asked(Traffic(SERVICE, given))
+        assert caught.value.nobody
+        assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "socks5"])
@@ -318,6 +325,13 @@ def test_a_proxy_that_wants_another_password_is_said() -> None:
         traffic = Traffic(SERVICE, f"http://user:secret@{address}")
         with pytest.raises(Unreachable, match=rf"through the proxy {address} .*password, HTTP 407") as caught:
             asked(traffic)
+    assert caught.value.nobody
+
+
+def test_a_proxy_that_lets_nobody_through_is_not_asked_as_often() -> None:
+    refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
+    with proxy(answer=refusal) as (address, _), pytest.raises(Unreachable, match="403 Forbidden") as caught:
+        sent(Traffic(SERVICE, f"http://{address}"), "https://service.invalid/x")
     assert caught.value.nobody
 
 

@@ -114,6 +114,20 @@ def test_flagged_variation_is_paid_said_and_left_out(service: Server, photo: Pat
     assert len(service.uploads) == 2
 
 
+def test_a_flagged_picture_of_a_batch_leaves_the_others(service: Server, photo: Path, tmp_path: Path) -> None:
+    with (tmp_path / "configuration/models/fill/wavespeed-flux-fill-dev.yaml").open("a") as card:
+        card.write("batch_seeds: true\n")
+    service.fault("task", "nsfw", flags=[False, True, False])
+    for paid, counts in ((3 * PRICE, "it counts as paid"), (0.0, "it was paid before")):
+        edit, run = edited(photo, seed=5, num_images=3)
+        assert run.budget.spent == pytest.approx(paid)
+        assert sorted(stack.seeds for stack in edit.stacks) == [(5,), (7,)]
+        said = [warning for step in edit.steps for warning in step.warnings if "seed 6" in warning]
+        assert said[0].startswith(f"seed 6: the service's content check flagged the picture; {counts} and was not used")
+    (sent,) = service.accepted_once(1)
+    assert sent.inputs["num_images"] == 3
+
+
 def test_everything_flagged_is_an_error_and_paid(service: Server, photo: Path) -> None:
     service.fault("task", "nsfw", times=None)
     with pytest.raises(EngineError, match="counts as paid and nothing is left"):

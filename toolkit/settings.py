@@ -81,14 +81,14 @@ class WaveSpeed(Model):
             raise ValueError(f"{value!r} is not encrypted and would give your key away; use https")
         return address
 
-    @field_validator("proxy")
+    @field_validator("proxy", mode="before")
     @classmethod
-    def _proxy(cls, value: str, info: ValidationInfo) -> str:
-        value = value.strip()
+    def _proxy(cls, value: Any, info: ValidationInfo) -> Any:
         try:
+            value = value.strip()
             by = urlsplit(value)
             usable = by.scheme in PROXIES and by.hostname and by.port != 0
-        except ValueError:
+        except (ValueError, AttributeError):
             usable = False
         if value and not usable:  # it is not quoted back: it may hold a password
             raise ValueError(

@@ -97,16 +97,16 @@ class FillResult:
     """The answer to a job.
 
     Attributes:
-        images: (h, w, 3) uint8 sRGB, one for each of the job's seeds, at the job's size; none where refused.
+        images: (h, w, 3) uint8 sRGB, one for each of the job's seeds, at the job's size; None for one that was refused.
         seconds: it took.
         price: dollars it cost now; 0 where it was paid before.
         facts: what the engine tells of it besides, JSON-ready (a service: its id, times, addresses).
-        refused: why there is no image though it was paid, as one clause; empty otherwise.
+        refused: why images are None though they were paid, as one clause; empty where none is.
         notes: what went otherwise than asked or expected, a clause each, to be told the user.
     """
 
     job: FillJob
-    images: tuple[Bytes, ...]
+    images: tuple[Bytes | None, ...]
     seconds: float = 0.0
     price: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -119,15 +119,15 @@ class FillResult:
         Raises:
             EngineError: when the engine answered with another number or size of images than asked for.
         """
-        if self.refused:
-            return self
         if len(self.images) != len(self.job.seeds):
             raise EngineError(f"{card.name}: returned {len(self.images)} images, asked for {len(self.job.seeds)}")
         for image in self.images:
-            if image.shape != self.job.pixels.shape or image.dtype != np.uint8:
+            if image is None and self.refused:
+                continue
+            if image is None or image.shape != self.job.pixels.shape or image.dtype != np.uint8:
                 raise EngineError(
                     f"{card.name}: expected an image of shape {self.job.pixels.shape} uint8, "
-                    f"got {image.shape} {image.dtype}"
+                    f"got {'none' if image is None else f'{image.shape} {image.dtype}'}"
                 )
         return self
 

@@ -271,11 +271,12 @@ def answers(run: Run, card: Card, log: Log, asked: Sequence[Asked], windows: int
     refused: dict[int, str] = {}
     for result in _results(run, card, [one.job for one in asked]) if asked else ():
         one = _owner(waiting, result.job)
-        if result.refused:
-            counts = "it counts as paid" if result.price or card.free else "it was paid before"
-            refused |= dict.fromkeys(one.variations, f"{result.refused}; {counts}")
-        else:
-            images[one.window] |= dict(zip(one.variations, result.images, strict=True))
+        counts = "it counts as paid" if result.price or card.free else "it was paid before"
+        for k, image in zip(one.variations, result.images, strict=True):
+            if image is None:
+                refused[k] = f"{result.refused}; {counts}"
+            else:
+                images[one.window][k] = image
         spent[one.window]["seconds"] += result.seconds
         spent[one.window]["price"] += result.price
         log.notes += [f"{card.name}: {note}" for note in result.notes if f"{card.name}: {note}" not in log.notes]

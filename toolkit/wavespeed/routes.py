@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from toolkit.settings import PROXIES
-from toolkit.wavespeed.replies import Unreachable
 
 Trusted = Callable[[], ssl.SSLContext]
 """Gives the certificates; asked where TLS is spoken."""
@@ -44,24 +43,24 @@ def route(scheme: str, host: str, proxy: str, seconds: float, trusted: Trusted) 
         trusted: whom to trust.
 
     Raises:
-        Unreachable: when the proxy cannot be used.
+        ValueError: when the proxy cannot be used.
         HTTPException: when that is no host.
     """
     if not proxy:
         return _by_itself(_way(scheme, host, seconds, trusted))
     try:
         by = urlsplit(proxy)
-        port = _port(by)
-    except ValueError as problem:
-        raise _useless(str(problem)) from None
-    if by.scheme not in PROXIES or not by.hostname:
-        raise _useless("give it as http://host:port or socks5://host:port")
+        port = _port(by) if by.scheme in PROXIES else 0
+    except ValueError:  # not said as it was raised: that may quote a password
+        port = 0
+    if not port or not by.hostname:
+        raise ValueError("give it as http://host:port or socks5://host:port")
     if by.scheme.startswith("socks"):
         return _by_socks(scheme, host, by, seconds, trusted)
     user = f"{unquote(by.username or '')}:{unquote(by.password or '')}".encode()
     headers = {"Proxy-Authorization": f"Basic {base64.b64encode(user).decode()}"} if by.username else {}
     if scheme == "https" and by.scheme == "https":
-        raise _useless("an https:// proxy takes no encrypted traffic within its own; give its http:// address")
+        raise ValueError("an https:// proxy takes no encrypted traffic within its own; give its http:// address")
     if scheme == "https":
         way = http.client.HTTPSConnection(by.hostname, port, timeout=seconds, context=trusted())
         way.set_tunnel(
@@ -101,8 +100,10 @@ def _by_itself(way: http.client.HTTPConnection) -> Route:
     def connect() -> socket.socket:
         try:
             way.connect()
-        except BaseException:
+        except BaseException as problem:
             way.close()  # what came of a proxy that made no sense stays open otherwise
+            if str(problem).startswith("Tunnel connection failed: 4"):  # it will not be had by asking again
+                raise ConnectionRefusedError(str(problem)) from None
             raise
         made: socket.socket = way.sock
         return made
@@ -115,7 +116,7 @@ def _by_socks(scheme: str, host: str, by: SplitResult, seconds: float, trusted: 
         import python_socks
         import python_socks.sync
     except ImportError:
-        raise _useless('SOCKS needs pip install "inpaint-toolkit[socks]"') from None
+        raise ValueError('SOCKS needs pip install "inpaint-toolkit[socks]"') from None
     way = _way(scheme, host, seconds, trusted)
     proxy = python_socks.sync.Proxy(
         python_socks.ProxyType.SOCKS5 if by.scheme.startswith("socks5") else python_socks.ProxyType.SOCKS4,
@@ -130,11 +131,7 @@ def _by_socks(scheme: str, host: str, by: SplitResult, seconds: float, trusted: 
         try:
             made = proxy.connect(way.host, way.port, timeout=seconds)
         except python_socks.ProxyError as problem:
-            raise OSError(f"the proxy refused: {problem}") from None
+            raise ConnectionRefusedError(f"the proxy refused: {problem}") from None
         return trusted().wrap_socket(made, server_hostname=way.host) if scheme == "https" else made
 
     return Route(connect)
-
-
-def _useless(why: str) -> Unreachable:
-    return Unreachable(f"WaveSpeed: the proxy cannot be used: {why}", nobody=True)

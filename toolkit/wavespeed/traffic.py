@@ -141,12 +141,13 @@ class Traffic:
         proxy = self._proxy or (
             of_environment(scheme, urlsplit(f"//{host}").hostname or "") if self._environment else ""
         )
-        patience, by = Patience(), ""
+        patience = Patience()
         patience.begin(cancelled, until)
+        of = f"that {'`wavespeed.proxy` in the settings' if self._proxy else 'the environment'} names"
+        by = f" through the proxy {of}" if proxy else ""
         try:
             new = route(scheme, host, proxy, self._connect, self._context)
-            of = "`wavespeed.proxy` in the settings" if self._proxy else "the environment"
-            by = f" through the proxy {place(proxy)} that {of} names" if proxy else ""
+            by = f" through the proxy {place(proxy)} {of}" if proxy else ""
             return _Line(new, Stream(aside(new.connect, patience, lambda late: late.close()), patience), patience, by)
         except (OSError, http.client.HTTPException, ValueError) as problem:
             raise _unreached(host, by, _reason(problem), _is_nobody(problem)) from None
@@ -191,7 +192,8 @@ def _unreached(host: str, by: str, why: str, nobody: bool) -> Unreachable:
 def _is_nobody(problem: Exception) -> bool:
     cause = problem.__cause__ or problem  # python_socks says it in its own words
     unknown = isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN
-    return unknown or isinstance(cause, ConnectionRefusedError | ssl.SSLCertVerificationError)
+    never = (ConnectionRefusedError, ssl.SSLCertVerificationError, ValueError)  # the last: a proxy that is none
+    return unknown or isinstance(cause, never)
 
 
 def _reason(problem: Exception) -> str:

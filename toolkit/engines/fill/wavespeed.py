@@ -90,10 +90,11 @@ class Engine:
                 raise EngineError(
                     f"{self._card.name}: {len(answer.pictures)} pictures came, {len(job.seeds)} were asked for"
                 )
-            flagged = any(picture is None for picture in answer.pictures)
+            pictures = answer.pictures[: len(job.seeds)]
+            flagged = any(picture is None for picture in pictures)
             yield FillResult(
                 job,
-                () if flagged else answer.pictures[: len(job.seeds)],
+                pictures,
                 seconds=seconds,
                 price=answer.paid,
                 facts=answer.facts,
