@@ -285,7 +285,9 @@ def test_tasks_that_end_otherwise_are_perhaps_paid(service: Server, tmp_path: Pa
     service.fault("task", "end", status=word)
     tasks, journal = account(service, tmp_path)
     for _ in range(2):
-        with pytest.raises(EngineError, match=f"ended as {word}; it is perhaps paid, --fresh"):
+        with pytest.raises(
+            EngineError, match=f"ended as {word}; it is perhaps paid: the same command looks again, --fresh"
+        ):
             tasks.get(order(), PaidRun(journal))
     assert len(service.accepted) == 1
     tasks.get(order(), PaidRun(journal, fresh=True))

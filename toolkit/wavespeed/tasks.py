@@ -197,7 +197,7 @@ class _Task:
         self._claim.unknown(f"no answer came, and whether it was taken cannot be learnt ({reason}): perhaps paid")
         raise EngineError(
             f"{self._order.name or self._order.model}: perhaps paid: no answer came, and whether the service took it "
-            f"cannot be learnt ({reason}); it is not sent again unasked: the same command looks again, {self._anew}"
+            f"cannot be learnt ({reason}); it is not sent again unasked: {self._anew}"
         )
 
     def _listed(self, *, everything: bool) -> tuple[str, bool]:
@@ -331,13 +331,13 @@ class _Task:
     def _gone(self, what: str) -> EngineError:
         """It is paid, or may be, and will not come: only --fresh asks for it again."""
         self._claim.unknown(f"{what}; perhaps paid")
-        return EngineError(f"{self._order.name or self._order.model}: {what}; it is perhaps paid, {self._anew}")
+        return EngineError(f"{self._order.name or self._order.model}: {what}; it is perhaps paid: {self._anew}")
 
     @property
     def _anew(self) -> str:
-        """How it is asked for again, and nothing else that is paid."""
+        """How it is looked for without paying, and how it is asked for again, and nothing else that is paid."""
         verb = "`inpaint enhance --recipe NAME --fresh`" if self._order.kind == "enhance" else "--fresh"
-        return f"{verb} asks anew"
+        return f"the same command looks again, {verb} asks anew"
 
     def _forget_unread(self, problem: ServiceError) -> None:
         """Have pictures that the service could not read brought anew when they are next needed.
