@@ -15,7 +15,7 @@ from tests.paid import KEY, PRICE, key_written, quick_card
 from toolkit import library
 from toolkit.edit import Edit
 from toolkit.engines import resolve
-from toolkit.errors import EngineError, ParameterError, RecipeError
+from toolkit.errors import EngineError, ParameterError
 from toolkit.recipe import Recipe
 from toolkit.run import Run
 
@@ -172,7 +172,9 @@ def test_a_card_that_names_no_model_is_said(
     text = card.read_text()
     head, _, _ = text.partition("settings:")
     card.write_text(f"{head}settings: {{{written}fields: {{image: image}}}}\n")
-    with pytest.raises(RecipeError, match=rf"wavespeed-flux-fill-dev\.settings\.model: expected .*, {said}"):
+    with pytest.raises(
+        EngineError, match=rf"cannot run: fill/wavespeed-flux-fill-dev\.settings\.model: expected .*, {said}"
+    ):
         edited(photo)
     assert not service.requests
 

@@ -35,16 +35,12 @@ def model_of(card: Card) -> str:
 
 
 def missing(card: Card) -> str:
-    """What keeps a card's model from being used here, in one sentence; empty when nothing does.
-
-    Raises:
-        RecipeError: when the card names no model.
-    """
-    model_of(card)
+    """What keeps a card's model from being used here, in one sentence; empty when nothing does."""
     try:
+        model_of(card)
         load()
         key = key_for("wavespeed")
-    except EngineError as problem:
+    except (EngineError, RecipeError) as problem:
         return str(problem)
     return "" if key else _KEYLESS
 
