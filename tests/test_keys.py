@@ -118,6 +118,17 @@ def test_a_file_that_is_no_list_of_keys_is_said_and_not_quoted(home: Path, verb:
     assert path.read_text() == text.replace("{}", KEY)
 
 
+@pytest.mark.parametrize("data", [f"wavespeed: {KEY}".encode("utf-16"), b"wavespeed: \xff", b"false", b"0"])
+def test_a_file_in_another_encoding_or_of_something_else_is_said(home: Path, data: bytes) -> None:
+    path = settings.store_key("wavespeed", KEY)
+    path.write_bytes(data)
+    for verb in (("keys", "list"), ("models",)):
+        answer = call(*verb)
+        assert answer.code == 0
+        assert f"{path}: expected lines such as `wavespeed: KEY`" in answer.text
+        assert not shown(answer)
+
+
 def test_forgetting(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.store_key("wavespeed", KEY)
     settings.store_key("chat", "another-key-0123")

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from wavespeed_server import Server
 from toolkit.cli._recipe import _unfinished
 from toolkit.dataset import work
 from toolkit.dataset.held import write_table
+from toolkit.dataset.targets import file_id
 from toolkit.entries import ItemEntry, RunEntry
 from toolkit.errors import HeldBack
 from toolkit.journal import Journal
@@ -767,14 +772,118 @@ def test_a_run_owns_only_what_was_written_while_it_wrote() -> None:
     for name, at in {"older": -3600, "written": 0, "after": 60, "long_after": 3600}.items():
         Path(name).touch()
         os.utime(name, (now + at, now + at))
-    names = ("older", "written", "after", "long_after", "gone")
-    paths = {name: os.path.abspath(name) for name in names}
-    saving = ItemEntry(0, "a", "saving", {"outputs": list(paths.values())}, now)
+    paths = [os.path.abspath(name) for name in ("older", "written", "after", "long_after", "gone")]
+    saving = ItemEntry(0, "a", "saving", {"outputs": paths, "began": now}, now)
     run = RunEntry("1", {}, "cancelled", now - 9, now, items=(saving,))
-    assert _unfinished(run) == {paths["written"]}
-    assert _unfinished(replace(run, ended=None)) == {paths["written"], paths["after"]}, "it was killed: no end is noted"
-    detail = {**saving.detail, "began": now, "ended": now + 60}
-    assert _unfinished(replace(run, items=(replace(saving, state="failed", detail=detail),))) == {
-        paths["written"],
-        paths["after"],
-    }
+    assert _unfinished(run) == {file_id("written")}
+    both = {file_id("written"), file_id("after")}
+    assert _unfinished(replace(run, ended=None)) == both, "it was killed: no end is noted"
+    failed = replace(saving, state="failed", detail={**saving.detail, "ended": now + 60}, at=now + 60)
+    assert _unfinished(replace(run, items=(failed,))) == both
+
+
+@contextmanager
+def full_at(name: str) -> Iterator[None]:
+    """The disk is full when the result of this name is written."""
+    real = work.EditWork._saved
+
+    def saved(self: Any, edit: Any, k: int, target: Any, report: Any) -> Any:
+        if Path(target).name == name:
+            raise OSError(28, "No space left on device")
+        return real(self, edit, k, target, report)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work.EditWork, "_saved", saved)
+        yield
+
+
+def test_what_was_written_by_the_first_of_several_tries_stays_the_run_s_own(service: Server) -> None:
+    folder(1)
+    with full_at("00-2.png"):
+        assert call("remove-object", "in", *MASK, "--num-images", "2", "-o", "out").code == 1
+    earlier = time.time() - 3600  # the next try is an hour later
+    os.utime("out/00-1.png", (earlier, earlier))
+    with closing(sqlite3.connect("state/journal.sqlite3")) as journal, journal:
+        journal.execute("UPDATE item SET detail = json_set(detail, '$.began', ?, '$.ended', ?)", (earlier, earlier))
+    with full_at("00-1.png"):
+        assert "No space left" in call("resume").err
+    answer = call("resume")
+    assert answer.code == 0, answer.err
+
+
+@pytest.mark.parametrize("end", ["cancelled", "killed"])
+def test_a_file_put_where_a_run_was_cut_short_stays_however_often_it_is_taken_up(service: Server, end: str) -> None:
+    folder(2)
+    assert call("remove-object", "in", *MASK, "-o", "out").code == 0
+    then = time.time() - 7200
+    detail = json.dumps({"outputs": ["out/00.png"], "began": then})
+    with closing(sqlite3.connect("state/journal.sqlite3")) as journal, journal:
+        journal.execute("UPDATE item SET state = 'saving', detail = ?, at = ? WHERE number = 0", (detail, then))
+        if end == "cancelled":
+            journal.execute("UPDATE run SET state = 'cancelled', ended = ?", (then + 1,))
+        else:
+            journal.execute("UPDATE run SET state = 'running', ended = NULL, owner = 'gone'")
+    Path("out/00.png").write_bytes(b"of somebody else")
+    os.utime("out/00.png", (then + 3600, then + 3600))
+    for _ in range(2):
+        assert "already exists" in call("resume").err
+        assert Path("out/00.png").read_bytes() == b"of somebody else"
+
+
+@pytest.mark.parametrize("photos", [("a/x.png", "b/x.png"), ("a", "b")])
+def test_a_result_goes_where_the_run_meant_it_also_when_others_are_gone(
+    service: Server, photos: tuple[str, str]
+) -> None:
+    folder(3)
+    for number, name in enumerate(("a/x.png", "b/x.png", "a/y.png")):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(f"in/0{number}.png").rename(name)
+    assert call("remove-object", *photos, *MASK, "-o", "out", "--overwrite").code == 0
+    first, second = Path("out/x.png"), Path("out/b/x.png")
+    before, after = first.read_bytes(), second.read_bytes()
+    with closing(sqlite3.connect("state/journal.sqlite3")) as journal, journal:
+        journal.execute("DELETE FROM item WHERE name LIKE '%b_x.png'")
+        journal.execute("UPDATE run SET state = 'cancelled'")
+    second.unlink()
+    Path("a/x.png").unlink()
+    answer = call("resume")
+    assert answer.code == 0, "the one that is gone was done"
+    assert (first.read_bytes(), second.read_bytes()) == (before, after)
+
+
+def test_a_run_is_taken_up_beside_a_folder_that_was_emptied(service: Server) -> None:
+    folder(1)
+    Path("other").mkdir()
+    Path("other/b.png").write_bytes(Path("in/00.png").read_bytes())
+    service.fault("submit", 400, times=2)
+    assert call("remove-object", "in", "other", *MASK, "-o", "out").code == 1
+    Path("other/b.png").unlink()
+    answer = call("resume")
+    assert answer.code == 3, answer.err
+    assert Path("out/00.png").exists()
+
+
+def test_a_photo_called_like_one_of_several_results_is_not_written_over_though_named(service: Server) -> None:
+    folder(1)
+    photo = Path("in/00-remove-object-1.png")
+    photo.write_bytes(Path("in/00.png").read_bytes())
+    before = photo.read_bytes()
+    for named in ((), (str(photo),)):
+        answer = call("remove-object", "in", *named, *MASK, "--overwrite", "--num-images", "2")
+        assert f"{photo}: may be a photo" in answer.err
+        assert photo.read_bytes() == before
+
+
+def test_results_are_known_through_links_and_whatever_else_was_run(service: Server, tmp_path: Path) -> None:
+    folder(1)
+    Path("link").symlink_to("in")
+    odd = os.fsdecode(b"odd \xff")
+    if sys.platform == "linux":  # elsewhere names are text
+        Path(odd).mkdir()
+        Path(odd, "p.png").write_bytes(Path("p.png").read_bytes())
+        os.chdir(odd)
+        assert call("remove-object", "p.png", "--mask", "../m.png", "-m", "patchmatch").code == 0
+        os.chdir(tmp_path)
+    assert call("remove-object", "link", *MASK).code == 0
+    answer = call("remove-object", "in", *MASK, "--overwrite")
+    assert answer.code == 0, answer.err

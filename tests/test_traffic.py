@@ -328,11 +328,12 @@ def test_a_proxy_that_wants_another_password_is_said() -> None:
     assert caught.value.nobody
 
 
-def test_a_proxy_that_lets_nobody_through_is_not_asked_as_often() -> None:
-    refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
-    with proxy(answer=refusal) as (address, _), pytest.raises(Unreachable, match="403 Forbidden") as caught:
+@pytest.mark.parametrize(("status", "never"), [("403 Forbidden", True), ("408 Late", False), ("502 Gone", False)])
+def test_a_proxy_that_lets_nobody_through_is_not_asked_as_often(status: str, never: bool) -> None:
+    refusal = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()
+    with proxy(answer=refusal) as (address, _), pytest.raises(Unreachable, match=status) as caught:
         sent(Traffic(SERVICE, f"http://{address}"), "https://service.invalid/x")
-    assert caught.value.nobody
+    assert caught.value.nobody is never
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-\x1b[31mred\r\n", b"HTTP/1.1 502 \x1b[31mred\r\n\r\n"])

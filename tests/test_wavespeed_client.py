@@ -421,7 +421,9 @@ def test_pictures_of_a_prediction() -> None:
 
     assert of(["x", "y"], [False, True]) == ("x", None)
     assert of(["x"], None) == ("x",)
+    assert of(["x", "z"], [False, True, False]) == ("x", None, "z")
     assert of([], [True]) == (None,)
+    assert of(["x"], [True, True]) == (None, None)
     assert of(None, [False]) == ()
     assert of(["x", "y"], [True]) == (None, "y")
     assert np.all([of(bad, None) == () for bad in (None, 7, {}, True)])

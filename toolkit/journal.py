@@ -57,6 +57,9 @@ DELETE FROM job WHERE kind = 'upload'
 """
 """In version 1 uploads were jobs."""
 
+SAVING = 600.0
+"""Seconds that writing the results of one photo takes at most."""
+
 _TICK = 0.2
 """Seconds between looks at whether another owner is finished, and whether the caller cancelled."""
 
@@ -103,15 +106,20 @@ class Journal:
     def note(self, run: str, number: int, name: str, state: ItemState, detail: Mapping[str, Any]) -> None:
         """Note what became of photo `number`, in place of what was noted before. Best effort: see `trouble`.
 
-        Of one that failed it stays known what it was writing, when that `began` and when it `ended`.
+        Of one that failed it stays known what it was writing, when that `began` first and when it `ended`.
         """
-        values = (run, number, as_text(name), state, as_json(detail), time.time())
+        now = time.time()
+        began = {"began": now} if state == "saving" else {}
+        values = (run, number, as_text(name), state, as_json({**began, **detail}), now)
         with self._best_effort():
             self._database.change(
                 "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (run, number) DO UPDATE SET "
-                "detail = CASE excluded.state WHEN 'failed' THEN json_patch("
-                "CASE state WHEN 'saving' THEN json_set(detail, '$.began', at, '$.ended', excluded.at) ELSE detail END"
-                ", excluded.detail) ELSE excluded.detail END, "
+                "detail = CASE excluded.state "
+                "WHEN 'saving' THEN json_patch(excluded.detail, json_object('began', coalesce("
+                "json_extract(detail, '$.began'), json_extract(excluded.detail, '$.began')))) "
+                "WHEN 'failed' THEN json_patch(CASE state WHEN 'saving' "
+                "THEN json_set(detail, '$.ended', excluded.at) ELSE detail END, excluded.detail) "
+                "ELSE excluded.detail END, "
                 "name = excluded.name, state = excluded.state, at = excluded.at",
                 values,
             )
@@ -135,6 +143,12 @@ class Journal:
             reopened = self._database.change(
                 "UPDATE run SET state = 'running', ended = NULL, owner = ? WHERE id = ? AND owner = ? AND state = ?",
                 (self._attempts.me(), run, rows[0]["owner"], rows[0]["state"]),
+            )
+            # What it was writing was written until it was cut short, and not until something fails now.
+            self._database.change(
+                "UPDATE item SET state = 'failed', detail = json_set(detail, '$.ended', coalesce(?, at + ?), "
+                "'$.error', 'was cut short while its results were written') WHERE run = ? AND state = 'saving'",
+                (rows[0]["ended"], SAVING, run),
             )
         if not reopened:
             raise EngineError(f"run {run}: is still running; wait for it or stop it first")
@@ -181,16 +195,17 @@ class Journal:
         Raises:
             EngineError: when the journal cannot be opened.
         """
-        rows = self._database.read(
-            "SELECT json_extract(about, '$.folder') AS folder, json_extract(detail, '$.outputs') AS outputs "
-            "FROM item JOIN run ON run.id = item.run WHERE json_extract(about, '$.recipe') = ?",
+        runs = self._database.read(  # the folder as JSON, which two paths give: its name may be no text
+            "SELECT id, json_extract(about, '$.folder', '$.folder') AS folder FROM run "
+            "WHERE json_extract(about, '$.recipe') = ?",
             (verb,),
         )
         return {
-            os.path.abspath(os.path.join(row["folder"], path))
-            for row in rows
-            if row["folder"]
-            for path in json.loads(row["outputs"] or "[]")
+            os.path.abspath(os.path.join(folder, path))
+            for run in runs
+            if (folder := json.loads(run["folder"])[0])
+            for item in self._database.read("SELECT detail FROM item WHERE run = ?", (run["id"],))
+            for path in json.loads(item["detail"]).get("outputs", ())
         }
 
     def paid(self, run: str) -> tuple[float, float]:

@@ -200,11 +200,11 @@ def _keys(path: Path) -> dict[str, str | None]:
 
 def _read_keys(path: Path) -> dict[str, str | None]:
     """The keys in a file by service; what else it holds is not quoted back: it may be one."""
-    text = read_text(path)
     try:
-        stored = read_yaml(text) or {}
+        stored = read_yaml(read_text(path))
     except RecipeError:
-        stored = None
+        stored = ""
+    stored = {} if stored is None else stored
     if not isinstance(stored, dict) or not all(isinstance(key, str | None) for key in stored.values()):
         raise EngineError(
             f"{path}: expected lines such as `wavespeed: KEY`, a key of digits alone in quotes; correct it, or remove "

@@ -6,10 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import click
 
-from toolkit.dataset.inputs import Item
+from toolkit.dataset.inputs import STANDARD, Item
 from toolkit.entries import RunEntry
 
 
@@ -50,12 +51,22 @@ def numbered(items: Sequence[Item], run: RunEntry | None) -> dict[int, Item]:
 
 
 def as_noted(items: Sequence[Item], run: RunEntry) -> list[Item]:
-    """`items` under the names they have in a run, which seeds that were drawn depend on."""
+    """`items` under the names they have in a run, which seeds that were drawn depend on, and with their outputs there.
+
+    Where a result goes may follow from the other photos, of which some may be gone.
+    """
     photos = run.about.get("photos", ())
-    names = {id(item): photos[number] for number, item in numbered(items, run).items()}
-    return [
-        item if (name := names.get(id(item), item.name)) == item.name else replace(item, name=name) for item in items
-    ]
+    outputs = run.about.get("outputs", [None] * len(photos))
+    numbers = {id(item): number for number, item in numbered(items, run).items()}
+
+    def noted(item: Item) -> Item:
+        if (number := numbers.get(id(item))) is None:
+            return item
+        output = outputs[number]
+        output = item.output if output is None else output if output == STANDARD else Path(output)
+        return replace(item, name=photos[number], output=output)
+
+    return [noted(item) for item in items]
 
 
 def _photo(name: str) -> str:

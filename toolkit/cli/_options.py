@@ -204,7 +204,9 @@ def run_options(*, saves: bool = True) -> list[click.Parameter]:
             help="file, folder (for several photos) or - for standard output",
         ),
         click.Option(
-            ["--overwrite"], is_flag=True, help="replace existing files; the photo itself only if -o names it"
+            ["--overwrite"],
+            is_flag=True,
+            help="replace existing files, but none that may be a photo; the photo itself only if -o names it",
         ),
         click.Option(
             ["--jobs"],

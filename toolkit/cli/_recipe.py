@@ -25,18 +25,15 @@ from toolkit.cli._options import (
 from toolkit.cli._session import leave, megapixels, standard_input, standard_output, work_through
 from toolkit.dataset.held import POINTING
 from toolkit.dataset.inputs import STANDARD, Item, gather
-from toolkit.dataset.targets import Output
+from toolkit.dataset.targets import FileId, Output, file_id
 from toolkit.dataset.work import EditWork, PlanWork
 from toolkit.entries import RunEntry
 from toolkit.errors import Cancelled, EngineError, RecipeError, UsageError
-from toolkit.journal import Journal
+from toolkit.journal import SAVING, Journal
 from toolkit.library import state_folder
 from toolkit.photo.formats import SUFFIX_OF, format_named
 from toolkit.recipe import Recipe
 from toolkit.run import Run, draw_seed
-
-_SAVING = 600.0
-"""Seconds that writing the results of one photo takes at most."""
 
 
 def recipe_command(name: str | Path) -> click.Command:
@@ -119,10 +116,11 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         missing=resumed is not None,
         left_out=results.extend,
     )
-    if results:
-        more = f" and {len(results) - 1} more" if len(results) > 1 else ""
+    named = {os.path.realpath(item.source) for item in items if isinstance(item.source, Path)}
+    if left_out := [one for one in results if os.path.realpath(one) not in named]:
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         click.echo(
-            f"inpaint: {results[0]}{more}: left out, by the name a result of {recipe.name}; name it to work on it",
+            f"inpaint: {left_out[0]}{more}: left out, by the name a result of {recipe.name}; name it to work on it",
             err=True,
         )
     if resumed:
@@ -130,6 +128,7 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
     if drawn:
         click.echo(f"seed {options['seed']}", err=True)
     to_stdout = given["output"] == STANDARD
+    many = len(resumed.about["photos"] if resumed else items) > 1
     if to_stdout and given["as_json"]:
         raise UsageError("--json and -o - both want standard output; write the picture to a file")
     output = Output(
@@ -144,7 +143,7 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
         max_bytes=given["max_bytes"],
         standard=standard_output() if to_stdout else None,
         max_pixels=megapixels(given["max_megapixels"]),
-        root=Path(given["output"]) if given["output"] and not to_stdout and len(items) > 1 else None,
+        root=Path(given["output"]) if given["output"] and not to_stdout and many else None,
         own=_unfinished(resumed),
         foreign=_foreign(results, recipe.name),
         note=_noting(numbered(items, resumed)),
@@ -177,27 +176,40 @@ def _run(recipe: Recipe, photos: tuple[str, ...], given: dict[str, Any]) -> int:
     )
 
 
-def _unfinished(run: RunEntry | None) -> frozenset[str]:
+def _unfinished(run: RunEntry | None) -> frozenset[FileId]:
     """Files that a run was writing when it was cut short, or when that failed."""
     found = set()
     for item in run.items if run else ():
-        began, ended = item.detail.get("began", 0.0), item.detail.get("ended", 0.0)
+        began, ended = item.detail.get("began", item.at), item.detail.get("ended", 0.0)
         if run and item.state == "saving":  # a run that was killed noted no end
-            began, ended = item.at, run.ended or item.at + _SAVING
+            ended = run.ended or item.at + SAVING
         for path in item.detail.get("outputs", ()) if item.state in ("saving", "failed") else ():
             with contextlib.suppress(OSError):
-                if began - 1 <= os.stat(path).st_mtime <= ended + 1:  # what is of another time is somebody else's
-                    found.add(os.path.abspath(path))
+                # What is of another time is somebody else's; some file systems keep it to 2 s.
+                if began - 2 <= os.stat(path).st_mtime <= ended + 1:
+                    found.add(file_id(path))
     return frozenset(found)
 
 
-def _foreign(results: Sequence[Path], verb: str) -> frozenset[str]:
+def _foreign(results: Sequence[Path], verb: str) -> frozenset[FileId]:
     """Those of the files called like a verb's results that no run is known to have written: they may be photos."""
+    folders: dict[str, str] = {}
+
+    def place(path: str) -> str:
+        folder, name = os.path.split(os.path.abspath(path))
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        return os.path.normcase(os.path.join(folders[folder], name))
+
     known: set[str] = set()
     with contextlib.closing(Journal(state_folder())) as journal, contextlib.suppress(EngineError):
         if results and journal.exists:
-            known = journal.written(verb)
-    return frozenset(map(os.path.abspath, results)) - known
+            known = {place(path) for path in journal.written(verb)}
+    found = set()
+    for path in results:
+        with contextlib.suppress(OSError):
+            found |= {file_id(path)} if place(str(path)) not in known else set()
+    return frozenset(found)
 
 
 def _noting(items: Mapping[int, Item]) -> Callable[[Item, Sequence[Path | str], Run], None]:

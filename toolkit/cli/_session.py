@@ -107,6 +107,7 @@ def work_through(
                 {
                     **about,
                     "photos": [item.name for item in items],
+                    "outputs": [None if item.output is None else str(item.output) for item in items],
                     "seed": seed,
                     "arguments": list(called.arguments),
                     "folder": os.getcwd(),

@@ -78,6 +78,6 @@ def _last_open(journal: Journal) -> RunEntry:
                 fruitless = fruitless or whole  # each of its photos failed, and none cost anything: a mistake, likely
     if fruitless:
         return fruitless
-    if living := [run.id for run in runs if run.state == "running"]:
+    if living := [run.id for run in runs if run.state == "running" and run.about.get("arguments")]:
         raise UsageError(f"no run is open but {', '.join(living)}, still running; wait for it or stop it first")
     raise UsageError("no run is open: all that was begun is done or held back; `inpaint runs` lists them")

@@ -74,8 +74,9 @@ def gather(
         standard_input: what "-" stands for.
         verb: added to a photo's name where no output is named; outputs beside the photos stay None without it.
         suffix: of every output whose name is made here; the photo's own without it.
-        missing: leave out files that are not there, as long as there is another photo.
-        left_out: told what lies in the folders and is no photo, since by its name it is a result of `verb`.
+        missing: leave out files and folders that are not there or hold none, as long as there is another photo.
+        left_out: told what lies in the folders and is no photo, since by its name it is a result of `verb`; it may be
+            named besides.
 
     Raises:
         UsageError: when nothing is named, or one output is given for several photos.
@@ -101,7 +102,9 @@ def gather(
             results += sorted(made)
             found = [Item(str(one), one) for one in photos if one not in made]
             if not found:
-                raise InputError(f"{path}: holds no photo ({' '.join(sorted(PICTURES))})")
+                gone = gone or f"{path}: holds no photo ({' '.join(sorted(PICTURES))})"
+                if not missing:
+                    raise InputError(gone)
             items += [(item, path) for item in found]
         elif os.path.exists(text):
             items.append((Item(text, path), path.parent))
@@ -109,15 +112,13 @@ def gather(
             gone = gone or f"{text}: there is no such file{_near(path)}"
             if not missing:
                 raise InputError(gone)
-    named = {os.path.realpath(item.source) for item, _ in items if isinstance(item.source, Path)}
-    if results := [one for one in results if os.path.realpath(one) not in named]:
-        left_out(results)
+    left_out(results)
     if not items:
         raise InputError(gone) if gone else UsageError("no photo is named: give files, a folder, - or --jobs")
     paired = [(_paired(item, root, masks), root) for item, root in items]
     if output == STANDARD and len(paired) > 1:
         raise UsageError("standard output takes one photo")
-    folder = output is not None and output != STANDARD and takes_names(output, max(len(paired), len(paths)), paths)
+    folder = output is not None and output != STANDARD and takes_names(output, len(paired), paths)
     if output is not None and not folder:
         return [replace(paired[0][0], output=paired[0][0].output or (output if output == STANDARD else Path(output)))]
     if folder and output is not None and os.path.isfile(output):

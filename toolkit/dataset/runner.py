@@ -119,15 +119,17 @@ class _Crew:
     def _serve(self) -> None:
         stays = True
         while stays:
-            stays = False
+            stays = more = False
             try:
-                stays = self._took_up_one()
+                more = self._took_up_one()
             except Cancelled:
                 pass
             finally:
                 with self._lock:  # who goes is counted off at once, so that the others know and stay
-                    stays = stays and self._has_room(self.threads - 1)
-                    self.threads -= not stays
+                    try:
+                        stays = more and self._has_room(self.threads - 1)
+                    finally:
+                        self.threads -= not stays
 
     def _took_up_one(self) -> bool:
         """Work on the next photo; False where none is left, or the run was cancelled."""

@@ -14,6 +14,19 @@ from toolkit.photo import Photo
 from toolkit.photo.formats import format_named, format_of
 from toolkit.run import Run
 
+FileId = tuple[int, int]
+"""Device and number of a file: what it is, whatever it is called."""
+
+
+def file_id(path: Path | str) -> FileId:
+    """Which file lies there.
+
+    Raises:
+        OSError: when there is none.
+    """
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
 
 @dataclass(frozen=True)
 class Output:
@@ -32,8 +45,8 @@ class Output:
         standard: the stream "-" stands for.
         max_pixels: photos of more pixels are refused.
         root: the folder under which all results lie, where there is one.
-        own: absolute paths that the run which is taken up was writing when it was cut short; they may be replaced.
-        foreign: absolute paths that are called like results and that no run is known to have written; they may not.
+        own: files that the run which is taken up was writing when it was cut short; they may be replaced.
+        foreign: files that are called like results and that no run is known to have written; they may not.
         note: told what is about to be written, by photo.
     """
 
@@ -49,14 +62,17 @@ class Output:
     standard: BinaryIO | None = None
     max_pixels: int | None = None
     root: Path | None = None
-    own: frozenset[str] = frozenset()
-    foreign: frozenset[str] = frozenset()
+    own: frozenset[FileId] = frozenset()
+    foreign: frozenset[FileId] = frozenset()
     note: Callable[[Item, Sequence[Path | str], Run], None] = lambda item, targets, run: None
 
     def may_replace(self, target: Path | str) -> bool:
         """Whether a file that is there may be written over."""
-        path = os.path.abspath(target)
-        return path in self.own or (self.overwrite and path not in self.foreign)
+        try:
+            found = file_id(target)
+        except OSError:  # there is none yet
+            return self.overwrite
+        return found in self.own or (self.overwrite and found not in self.foreign)
 
 
 def target_of(item: Item, photo: Photo, output: Output) -> Path | str:
@@ -109,10 +125,10 @@ def check_free(target: Path | str, photo: Photo, output: Output) -> None:
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file in it")
     if path.exists():
-        if os.path.abspath(path) in output.foreign:
+        if file_id(path) in output.foreign:
             raise OutputError(
-                f"{path}: may be a photo: it is called like a result, and no run is known to have written it; name "
-                "another output with -o"
+                f"{path}: may be a photo: it is called like a result, and no run is known to have written it; remove "
+                "it, or name another output with -o"
             )
         same = photo.path is not None and path.samefile(photo.path) and not output.overwrite
         if same or not output.may_replace(path):

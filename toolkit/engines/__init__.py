@@ -121,6 +121,8 @@ class FillResult:
         """
         if len(self.images) != len(self.job.seeds):
             raise EngineError(f"{card.name}: returned {len(self.images)} images, asked for {len(self.job.seeds)}")
+        if self.refused and all(image is not None for image in self.images):
+            raise EngineError(f"{card.name}: says {self.refused!r} and returned all images")
         for image in self.images:
             if image is None and self.refused:
                 continue

@@ -170,6 +170,9 @@ class Prediction:
     @property
     def pictures(self) -> tuple[str | None, ...]:
         """The outputs, None in place of one that is flagged; some services give no address for these."""
+        if len(self.outputs) + sum(self.flagged) == len(self.flagged):
+            urls = iter(self.outputs)
+            return tuple(None if flag else next(urls) for flag in self.flagged)
         count = max(len(self.outputs), sum(self.flagged))
         outputs = (*self.outputs, *("" for _ in range(count - len(self.outputs))))
         flagged = (*self.flagged, *(False for _ in outputs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import re
 import socket
 import ssl
 import urllib.request
@@ -102,7 +103,7 @@ def _by_itself(way: http.client.HTTPConnection) -> Route:
             way.connect()
         except BaseException as problem:
             way.close()  # what came of a proxy that made no sense stays open otherwise
-            if str(problem).startswith("Tunnel connection failed: 4"):  # it will not be had by asking again
+            if re.match("Tunnel connection failed: 4(?!08|25|29)", str(problem)):  # it will not be had by asking again
                 raise ConnectionRefusedError(str(problem)) from None
             raise
         made: socket.socket = way.sock
