@@ -193,7 +193,7 @@ def _unfinished(run: RunEntry | None) -> frozenset[FileId]:
 
 def _foreign(results: Sequence[Path], verb: str) -> frozenset[FileId]:
     """Those of the files called like a verb's results that no run is known to have written: they may be photos."""
-    folders: dict[str, str] = {}
+    folders: dict[str, str] = {}  # looked up once each: thousands of results may lie in one
 
     def place(path: str) -> str:
         folder, name = os.path.split(os.path.abspath(path))

@@ -127,8 +127,8 @@ def check_free(target: Path | str, photo: Photo, output: Output) -> None:
     if path.exists():
         if file_id(path) in output.foreign:
             raise OutputError(
-                f"{path}: may be a photo: it is called like a result, and no run is known to have written it; remove "
-                "it, or name another output with -o"
+                f"{path}: may be a photo: it is called like a result, and no run is known to have written it; move "
+                "it away, or name another output with -o"
             )
         same = photo.path is not None and path.samefile(photo.path) and not output.overwrite
         if same or not output.may_replace(path):

@@ -329,7 +329,7 @@ class _Task:
         return Answer(tuple(pictures), (), 0.0, facts)
 
     def _gone(self, what: str) -> EngineError:
-        """It is paid, or may be, and will not come: only --fresh asks for it again."""
+        """It is perhaps paid, and did not come: it is only looked for, unless --fresh asks for another."""
         self._claim.unknown(f"{what}; perhaps paid")
         return EngineError(f"{self._order.name or self._order.model}: {what}; it is perhaps paid: {self._anew}")
 
