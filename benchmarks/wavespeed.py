@@ -145,7 +145,9 @@ def floors(url: str, files: tuple[bytes, bytes]) -> dict[str, float]:
         return bare.getresponse().read()
 
     def by_ours(method: str, address: str, headers: dict[str, str], body: bytes | None) -> bytes:
-        return used.ask(method, address, headers, body, limit=1 << 24, read=30.0, total=60.0).body
+        return used.ask(
+            method, address, headers, None if body is None else (body,), limit=1 << 24, read=30.0, total=60.0
+        ).body
 
     listed = Client(url, SecretStr(KEY)).predictions(0.0)
     output = next(address for one in listed for address in one.outputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sqlite3
@@ -23,6 +24,7 @@ from tests.children import Child, children
 from toolkit import disk
 from toolkit.errors import Cancelled, EngineError, ParameterError, UnknownNameError
 from toolkit.journal import Claim, Journal
+from toolkit.results import Results, whole
 
 T = TypeVar("T")
 
@@ -333,6 +335,42 @@ def test_the_same_bytes_are_kept_once(tmp_path: Path) -> None:
     do(journal, "one", "done")
     do(journal, "two", "done")
     assert len([path for path in (tmp_path / "results").rglob("*") if path.is_file()]) == 1
+
+
+def test_a_result_cut_short_is_written_anew(tmp_path: Path) -> None:
+    data, suffix = IMAGE
+    results = Results(tmp_path)
+    path = results.put(data, suffix)
+    path.write_bytes(data[:-1])
+    assert not whole(path)
+    assert results.put(data, suffix) == path
+    assert path.read_bytes() == data
+    assert [one for one in tmp_path.rglob("*") if one.is_file()] == [path]
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_result_for_which_there_is_no_room_leaves_nothing_but_what_others_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    data, suffix = IMAGE
+    results = Results(tmp_path)
+    path = results.put(data, suffix)
+    path.unlink()
+    write, parts = os.write, []
+
+    def full(descriptor: int, left: memoryview) -> int:
+        if parts:
+            if others:
+                path.unlink()
+                path.write_bytes(data)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        parts.append(write(descriptor, left[: len(left) // 2]))
+        return parts[0]
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(EngineError, match="cannot be kept .*make room"):
+        results.put(data, suffix)
+    assert [one.read_bytes() for one in tmp_path.rglob("*") if one.is_file()] == ([data] if others else [])
 
 
 def test_in_memory_results_go_with_the_journal() -> None:

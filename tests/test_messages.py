@@ -161,11 +161,11 @@ def test_of_several_headers_alike_the_first_counts() -> None:
 def test_a_request_goes_as_it_is() -> None:
     head = b"POST /a?b HTTP/1.1\r\nHost: c\r\nX-D: e f\r\n"
     headers = {"Host": "c", "X-D": "e f"}
-    assert request("POST", "/a?b", headers, b"\r\n\0") == head + b"Content-Length: 3\r\n\r\n\r\n\0"
+    assert request("POST", "/a?b", headers, (b"\r\n", b"\0")) == head + b"Content-Length: 3\r\n\r\n\r\n\0"
     assert request("POST", "/a?b", headers, b"") == head + b"Content-Length: 0\r\n\r\n"
     assert request("POST", "/a?b", headers, None) == head + b"\r\n"
     again = {"Host": "b", **headers, "host": "c", "content-length": "7"}
-    assert request("POST", "/a?b", again, b"d").split(b"\r\n")[1:] == [
+    assert request("POST", "/a?b", again, (b"d",)).split(b"\r\n")[1:] == [
         b"host: c", b"X-D: e f", b"Content-Length: 1", b"", b"d",
     ]  # fmt: skip
 

@@ -262,7 +262,7 @@ def pipe(source: socket.socket, to: socket.socket) -> None:
 
 
 def sent(traffic: Traffic, address: str, body: bytes = b"four") -> str:
-    return traffic.ask("POST", address, {}, body, limit=100, read=10.0, total=20.0).body.decode()
+    return traffic.ask("POST", address, {}, (body,), limit=100, read=10.0, total=20.0).body.decode()
 
 
 def test_encrypted_exchanges_share_a_connection(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,7 +383,7 @@ def test_who_answers_before_it_has_read_all_is_heard() -> None:
 
     with serving(Early) as port:
         reply = Traffic(SERVICE).ask(
-            "POST", f"http://127.0.0.1:{port}/", {}, bytes(30 << 20), limit=100, read=10.0, total=20.0
+            "POST", f"http://127.0.0.1:{port}/", {}, (bytes(30 << 20),), limit=100, read=10.0, total=20.0
         )
         assert (reply.status, reply.body) == (413, b"no")
 
@@ -396,7 +396,7 @@ def test_what_cannot_be_written_is_not_sent() -> None:
                 "POST",
                 f"http://127.0.0.1:{port}/",
                 {"Authorization": "Bearer a\r\nb"},
-                b"",
+                (b"",),
                 limit=9,
                 read=5.0,
                 total=9.0,

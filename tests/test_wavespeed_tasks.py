@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -453,6 +455,26 @@ def test_the_same_request_costs_once(service: Server, tmp_path: Path) -> None:
     before = service.counts
     tasks.get(order(), run)
     assert service.counts == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells threads where to run")
+def test_tasks_are_waited_for_on_one_core_and_pictures_read_on_all(service: Server, tmp_path: Path) -> None:
+    assert sys.platform == "linux"
+    allowed, waited, read = os.sched_getaffinity(0), [], []
+    tasks, journal = account(service, tmp_path)
+    run = PaidRun(journal)
+    run.reserve = lambda price: waited.append(os.sched_getaffinity(0))
+
+    def seen(data: bytes) -> bytes:
+        read.append(os.sched_getaffinity(0))
+        return data
+
+    for _ in range(2):  # the second time from what was kept
+        tasks.get(replace(order(), read=seen), run)
+    assert read == [allowed, allowed]
+    assert [len(cores) for cores in waited] == [1]
+    assert waited[0] <= allowed
+    assert os.sched_getaffinity(0) == allowed
 
 
 def test_damaged_result_is_downloaded_again(service: Server, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class Entry:
         request: what was sent, without key or headers.
         facts: what the service said when it accepted it.
         answer: what it answered.
-        files: results, each named by its sha256.
+        files: results, each named by its BLAKE3 hash.
         error: one sentence, for failed and unknown.
         times: seconds since the epoch at which it came to each state.
     """

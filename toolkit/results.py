@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 import threading
@@ -48,19 +49,15 @@ class Results:
         digest = blake3(data).hexdigest()
         name = f"{digest}.{suffix.lstrip('.')}"
         path = self.path(f"{digest[0]}/{name}")
-        if os.access(path, os.F_OK) and whole(path):  # a look takes less than an exception, and most are new
-            return path
-        temporary = f"{path.parent}/.{name}.{os.getpid()}-{threading.get_ident()}.tmp"
         try:
             try:
-                with open(_made(temporary), "wb", buffering=0) as file:
-                    view = memoryview(data)
-                    while len(view):
-                        view = view[file.write(view) :]
-                os.replace(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+                # Straight to its name: one that is not whole shows, whoever was killed while writing.
+                _write(f"{path}", data)
+            except FileExistsError:
+                if not whole(path):
+                    temporary = f"{path.parent}/.{name}.{secrets.token_hex(4)}.tmp"
+                    _write(temporary, data)
+                    os.replace(temporary, path)
         except OSError as problem:
             raise EngineError(
                 f"{path}: a result cannot be kept ({problem.strerror}); make room and run the same again: "
@@ -69,15 +66,26 @@ class Results:
         return path
 
 
-def _made(path: str) -> int:
-    """A new file, open for writing; folders are made where there are none."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+def _write(path: str, data: bytes) -> None:
+    """A new file, or none; folders are made where there are none."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        return os.open(path, flags, 0o600)
+        descriptor = os.open(path, flags, 0o600)
     except FileNotFoundError:
         for folder in (Path(path).parent.parent, Path(path).parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(path, flags, 0o600)
+        descriptor = os.open(path, flags, 0o600)
+    try:
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(descriptor, left) :]
+        finally:
+            os.close(descriptor)
+    except BaseException:
+        if not whole(Path(path)):  # else another thread put one in its place
+            os.unlink(path)
+        raise
 
 
 def whole(path: Path) -> bool:

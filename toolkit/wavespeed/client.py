@@ -235,7 +235,7 @@ class Client:
         seconds = self._timeouts.upload
         try:
             reply = self._traffic.ask(
-                "PUT", upload["url"], given, data,
+                "PUT", upload["url"], given, (data,),
                 limit=MAX_REPLY, read=seconds, total=2 * seconds, cancelled=cancelled,
             )  # fmt: skip
         except Unreachable as problem:  # the place for uploads, not the service
@@ -251,11 +251,10 @@ class Client:
         mark = self._mark
         head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
         parts = (f"{head}Content-Type: {content_type}\r\n\r\n".encode(), data, f"\r\n--{mark}--\r\n".encode())
-        body = b"".join(parts)  # and not by +, which copies the file twice
         seconds = self._timeouts.upload
         headers = {**self._authorization(), "Content-Type": f"multipart/form-data; boundary={mark}"}
         reply = self._traffic.ask(
-            "POST", f"{self.base_url}/api/v3/media/upload/binary", headers, body,
+            "POST", f"{self.base_url}/api/v3/media/upload/binary", headers, parts,
             limit=MAX_REPLY, read=seconds, total=2 * seconds, cancelled=cancelled,
         )  # fmt: skip
         found = self._data(reply)
@@ -282,7 +281,7 @@ class Client:
     def _exchange(self, method: str, path: str, body: Any, seconds: float, cancelled: Cancel) -> Reply:
         """One exchange; redirects are followed where asking twice costs nothing."""
         address, known = self.base_url + path, True
-        content = None if body is None else json.dumps(body).encode()
+        content = None if body is None else (json.dumps(body).encode(),)
         headers = {"User-Agent": "inpaint-toolkit"} | ({"Content-Type": "application/json"} if content else {})
         for _ in range(_REDIRECTS):
             reply = self._traffic.ask(

@@ -29,18 +29,21 @@ class Reply:
     body: bytes
 
 
-def request(method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+def request(method: str, target: str, headers: Mapping[str, str], body: tuple[bytes, ...] | None) -> bytes:
     """A request as it goes over the wire; of headers that differ in case only the last counts.
+
+    Args:
+        body: in parts, which are put together once; None for a request without one.
 
     Raises:
         Unwritable: when a header holds what none can.
     """
-    length = {} if body is None else {"Content-Length": str(len(body))}
+    length = {} if body is None else {"Content-Length": str(sum(map(len, body)))}
     lines = {name.lower(): f"{name}: {value}" for name, value in {**headers, **length}.items()}
     if not all(map(_HEADER.fullmatch, lines.values())):
         raise Unwritable("a header holds what none can")
     head = "\r\n".join((f"{method} {target} HTTP/1.1", *lines.values(), "", ""))
-    return b"".join((head.encode("latin-1"), body or b""))
+    return b"".join((head.encode("latin-1"), *(body or ())))
 
 
 def answer(receive: Callable[[], bytes | memoryview], limit: int) -> tuple[Reply, bool]:

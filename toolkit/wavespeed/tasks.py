@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from toolkit import cores
 from toolkit.entries import Entry
 from toolkit.errors import EngineError
 from toolkit.journal import Claim, Journal
@@ -88,6 +89,10 @@ class Tasks:
         def cancelled() -> bool:
             return run.cancelled(order.name)
 
+        with cores.together():
+            return self._had(order, run, cancelled)
+
+    def _had(self, order: Order, run: TaskRun, cancelled: Callable[[], bool]) -> Answer:
         fresh, renewed, nobody = run.fresh, False, True
         for attempt in range(ATTEMPTS):
             try:
@@ -306,7 +311,8 @@ class _Task:
                 self._wait(2.0 ** (attempt - 1))
             try:
                 data = self._client.download(url, self._cancelled, self._order.largest or MAX_PICTURE)
-                return data, self._order.read(data)
+                with cores.apart():
+                    return data, self._order.read(data)
             except EngineError as failure:
                 problem = failure
         said = f"the picture of task {id} cannot be had: {problem}"
@@ -325,7 +331,8 @@ class _Task:
         if self._order.kind == "enhance":
             return Answer((), before.outputs, 0.0, facts)
         paths = iter(entry.files)
-        pictures = (None if url is None else self._order.read(next(paths).read_bytes()) for url in before.pictures)
+        with cores.apart():
+            pictures = [None if url is None else self._order.read(next(paths).read_bytes()) for url in before.pictures]
         return Answer(tuple(pictures), (), 0.0, facts)
 
     def _gone(self, what: str) -> EngineError:

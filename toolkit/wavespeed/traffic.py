@@ -78,12 +78,13 @@ class Traffic:
         _end(self._idle)
 
     def ask(
-        self, method: str, address: str, headers: Mapping[str, str], body: bytes | None = None, *,
+        self, method: str, address: str, headers: Mapping[str, str], body: tuple[bytes, ...] | None = None, *,
         limit: int, read: float, total: float, cancelled: Callable[[], bool] = lambda: False,
     ) -> messages.Reply:  # fmt: skip
         """One request and its whole answer.
 
         Args:
+            body: in parts.
             limit: bytes of the answer's body at most.
             read: seconds of silence at most.
             total: seconds for all of it.
