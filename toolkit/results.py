@@ -84,7 +84,7 @@ def _write(path: str, data: bytes) -> None:
             os.close(descriptor)
     except BaseException:
         if not whole(Path(path)):  # else another thread put one in its place
-            os.unlink(path)
+            Path(path).unlink(missing_ok=True)
         raise
 
 
