@@ -93,7 +93,7 @@ def spent(owner: ModuleType, *names: str) -> Iterator[list[float]]:
 
 
 @contextmanager
-def apart(shared: bool) -> Iterator[str]:
+def stand_in_apart(shared: bool) -> Iterator[str]:
     """Give this process's children the last core and the process itself the others; how it is, in words."""
     if shared or sys.platform != "linux" or len(cores := os.sched_getaffinity(0)) < 2:
         yield "all cores shared with the stand-in"
@@ -210,7 +210,7 @@ def main(
     process = psutil.Process()
     with (
         ServerProcess(seconds=seconds) as server,
-        apart(shared) as way,
+        stand_in_apart(shared) as way,
         tempfile.TemporaryDirectory() as name,
         spent(wavespeed, "_png", "_read") as coded,
     ):
